@@ -1,0 +1,69 @@
+"""The command line's entry: groups, error printing, exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from mengzi_mt import __version__
+from mengzi_mt.cli import evaluate, prompts, tasks, tokenizer, train
+from mengzi_mt.errors import MengziError
+
+# Before torch is imported: OpenMP threads that spin while they wait slow shared cores down many times.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+app = typer.Typer(
+    name="mengzi-mt",
+    help="Prompt-based multi-task text-to-text learning in Chinese.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(tasks.app, name="tasks")
+app.add_typer(prompts.app, name="prompts")
+app.add_typer(tokenizer.app, name="tokenizer")
+app.command("train", help=train.HELP)(train.train)
+app.command("evaluate", help=evaluate.HELP)(evaluate.evaluate)
+app.command("submit", help=evaluate.SUBMIT_HELP)(evaluate.submit)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version and stop."),
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+) -> None:
+    if debug:
+        os.environ["MENGZI_MT_DEBUG"] = "1"
+
+
+def run(application: typer.Typer, arguments: list[str] | None = None) -> None:
+    """Run a Typer application with this project's error contract: 0 done, 1 a failed run, 2 bad usage or input."""
+    try:
+        application(args=arguments)
+    except MengziError as error:
+        if os.environ.get("MENGZI_MT_DEBUG"):
+            raise
+        print(f"error: {error.paragraph()}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def main() -> None:
+    """The console script ``mengzi-mt``."""
+    run(app)
+
+
+def script(command: str) -> None:
+    """The thin root scripts: ``python train.py …`` is ``mengzi-mt train …``."""
+    run(app, [command, *sys.argv[1:]])

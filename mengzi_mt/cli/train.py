@@ -1,0 +1,36 @@
+"""``mengzi-mt train`` and ``python train.py``: a recipe becomes checkpoints."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mengzi_mt.cli.common import DataDir, DataKind, DataMapOption, data_source
+
+HELP = "Train a T5 on the mixture of a recipe: RECIPE [key.path=value …]."
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of a shipped one.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key.path=value")] = None,
+    data_dir: DataDir = None,
+    data_map: DataMapOption = None,
+    data: DataKind = None,
+    resume: Annotated[bool, typer.Option(help="Continue an interrupted run of the same folder.")] = True,
+    print_config: Annotated[bool, typer.Option("--print-config", help="Print the resolved recipe and stop.")] = False,
+) -> None:
+    """Parse, set up, train."""
+    from mengzi_mt.config import dump_recipe, load_recipe
+
+    loaded = load_recipe(recipe, overrides)
+    if print_config:
+        typer.echo(dump_recipe(loaded), nl=False)
+        return
+    source = data_source(data or loaded.data.source, data_dir, data_map or loaded.data.map)
+
+    from mengzi_mt.training.loop import train as run_training
+    from mengzi_mt.training.setup import set_up
+
+    final = run_training(set_up(loaded, source), resume=resume)
+    typer.echo(str(final))

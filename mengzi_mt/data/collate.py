@@ -1,0 +1,45 @@
+"""From packed rows to the tensors that the model eats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from mengzi_mt.data.packing import PackedRow
+from mengzi_mt.models.packed import IGNORED, PackedBatch
+
+
+def collate(rows: Sequence[PackedRow], pad: int, start: int) -> PackedBatch:
+    """Tensors of rows of one length.
+
+    The decoder reads the target shifted right *within its own segment*: each begins with ``start``, and never with the
+    last token of the example before it.
+
+    Args:
+        rows: of equal encoder and decoder length.
+        pad: id of padding.
+        start: the decoder's start id.
+    """
+    shape_in = (len(rows), rows[0].encoder_length)
+    shape_out = (len(rows), rows[0].decoder_length)
+    encoder_ids = torch.full(shape_in, pad, dtype=torch.long)
+    encoder_segments = torch.zeros(shape_in, dtype=torch.long)
+    decoder_ids = torch.full(shape_out, pad, dtype=torch.long)
+    decoder_segments = torch.zeros(shape_out, dtype=torch.long)
+    labels = torch.full(shape_out, IGNORED, dtype=torch.long)
+    weights = torch.zeros(shape_out, dtype=torch.float32)
+    for number, row in enumerate(rows):
+        source = target = 0
+        for segment, example in enumerate(row.examples, start=1):
+            end = source + len(example.inputs)
+            encoder_ids[number, source:end] = torch.tensor(example.inputs)
+            encoder_segments[number, source:end] = segment
+            source = end
+            end = target + len(example.targets)
+            decoder_ids[number, target:end] = torch.tensor([start, *example.targets[:-1]])
+            decoder_segments[number, target:end] = segment
+            labels[number, target:end] = torch.tensor(example.targets)
+            weights[number, target:end] = example.weight
+            target = end
+    return PackedBatch(encoder_ids, encoder_segments, decoder_ids, decoder_segments, labels, weights)

@@ -1,0 +1,102 @@
+"""Text examples: where tasks and prompts meet. Everything downstream sees only :class:`TextExample`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mengzi_mt.errors import InputError
+from mengzi_mt.prompts.template import Template
+from mengzi_mt.prompts.template_set import TemplateSet, load_templates
+from mengzi_mt.sandbox import compile_condition
+from mengzi_mt.tasks.rows import Row
+from mengzi_mt.tasks.task import Task
+
+
+@dataclass(frozen=True, slots=True)
+class TextExample:
+    """One text-to-text example.
+
+    ``shrinkable`` holds ``(start, end)`` character spans of ``inputs`` that may be cut when it is too long.
+    ``targets`` is empty on unlabelled rows; ``choices`` is None for free generation.
+    """
+
+    inputs: str
+    targets: str
+    choices: tuple[str, ...] | None
+    shrinkable: tuple[tuple[int, int], ...]
+    weight: float
+    task: str
+    template: str
+    row_id: str
+
+    @property
+    def gold(self) -> int | None:
+        """The index of the target among the choices, or None without choices or without target."""
+        if not self.choices or self.targets not in self.choices:
+            return None
+        return self.choices.index(self.targets)
+
+
+def bound_templates(task: Task) -> TemplateSet:
+    """The task's shipped templates with its label words injected and its shrinkable fields known."""
+    return load_templates(task.name, task.label_sets(), task.shrink_fields)
+
+
+def select_templates(task: Task, names: list[str] | None, for_evaluation: bool = False) -> list[Template]:
+    """Templates by name, or all that serve.
+
+    For evaluation those are the templates of the task's intended use that skip no rows: a template that drops rows would
+    be scored on a subset.
+    """
+    templates = bound_templates(task)
+    if names:
+        return [templates[name] for name in names]
+    return [
+        template
+        for template in templates
+        if not template.metadata.extra.get("deprecated")
+        and (not for_evaluation or (template.metadata.original_task and not template.skip_if))
+    ]
+
+
+def usable(template: Template, row: Row) -> bool:
+    """Whether the template can use the row (its ``skip_if`` is false)."""
+    if not template.skip_if:
+        return True
+    try:
+        return not compile_condition(template.skip_if)(**row.values)
+    except Exception as error:
+        raise InputError(f"skip_if fails on row {row.row_id}: {error}", where=template.place, fix="correct it") from error
+
+
+def render_example(task: Task, template: Template, row: Row, weight: float = 1.0, with_target: bool = True) -> TextExample:
+    """One row through one template. Optional fields that the row lacks read as empty text.
+
+    Raises:
+        InputError: naming template and row.
+    """
+    values: dict[str, Any] = {key: "" for key, spec in task.fields.items() if spec.optional}
+    values.update(row.values)
+    try:
+        prompt = template.render(values, row.row_id, with_target=with_target)
+    except InputError as error:
+        raise InputError(error.what, where=f"{error.where}, row {row.row_id}", fix=error.fix) from error
+    return TextExample(
+        inputs=prompt.inputs,
+        targets=prompt.targets or "",
+        choices=prompt.choices,
+        shrinkable=prompt.shrinkable,
+        weight=weight,
+        task=task.name,
+        template=template.name,
+        row_id=row.row_id,
+    )
+
+
+def render_rows(task: Task, template: Template, rows: Iterator[Row] | list[Row], with_target: bool = True) -> Iterator[TextExample]:
+    """Every row that the template can use, rendered in order."""
+    for row in rows:
+        if usable(template, row):
+            yield render_example(task, template, row, with_target=with_target)

@@ -1,0 +1,126 @@
+"""Forward passes over packed rows: several examples a row, none of which sees another.
+
+A row of the encoder holds examples one after the other; ``segments`` numbers them from 1, 0 is padding:
+
+    tokens    今 天 好 </s> | 选 A </s> | <pad>         segments   1 1 1 1 2 2 2 0
+
+    encoder self-attention (query row, key column)      decoder self-attention        cross-attention
+        1 1 1 1 . . . .                                  1 . . .                       decoder segment = encoder segment
+        1 1 1 1 . . . .                                  1 1 . .
+        . . . . 2 2 2 .                                  . . 2 .
+        ...                                              . . 2 2
+
+T5's relative bias depends only on the distance between two tokens, which packing does not change inside a segment, so
+the masks are all that packing needs (compare seqio's ``EncDecFeatureConverter(pack=True)``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import T5ForConditionalGeneration
+
+IGNORED = -100
+_BLOCKED = torch.finfo(torch.float32).min / 2  # finite: a row that may see nothing must not become NaN
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """Packed rows. Shapes ``(rows, encoder length)`` and ``(rows, decoder length)``, all int64 but ``weights`` (float32)."""
+
+    encoder_ids: Tensor
+    encoder_segments: Tensor
+    decoder_ids: Tensor
+    decoder_segments: Tensor
+    labels: Tensor
+    weights: Tensor
+
+    def to(self, device: torch.device | str) -> PackedBatch:
+        """The same batch on another device."""
+        return PackedBatch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+    @property
+    def tokens(self) -> int:
+        """Non-padding tokens of both sides."""
+        return int((self.encoder_segments > 0).sum() + (self.decoder_segments > 0).sum())
+
+    @property
+    def slots(self) -> int:
+        """Token slots of both sides, padding included."""
+        return self.encoder_ids.numel() + self.decoder_ids.numel()
+
+    @property
+    def target_tokens(self) -> int:
+        """Tokens that the loss counts."""
+        return int((self.labels != IGNORED).sum())
+
+
+def segment_mask(queries: Tensor, keys: Tensor, causal: bool = False) -> Tensor:
+    """Additive float32 mask ``(rows, 1, query length, key length)``: 0 where query and key share a segment, else blocked.
+
+    Args:
+        queries: segments of the query side, ``(rows, query length)``.
+        keys: segments of the key side, ``(rows, key length)``.
+        causal: whether a query sees only keys at its own place or before.
+    """
+    allowed = queries[:, :, None] == keys[:, None, :]
+    if causal:
+        allowed = allowed & torch.ones(allowed.shape[1:], dtype=torch.bool, device=allowed.device).tril()
+    return torch.where(allowed, 0.0, _BLOCKED)[:, None]
+
+
+def encode(model: T5ForConditionalGeneration, ids: Tensor, segments: Tensor) -> Tensor:
+    """Encoder states ``(rows, encoder length, d_model)`` of packed (or merely padded) rows."""
+    return model.encoder(input_ids=ids, attention_mask=segment_mask(segments, segments)).last_hidden_state
+
+
+def decode(
+    model: T5ForConditionalGeneration,
+    states: Tensor,
+    encoder_segments: Tensor,
+    decoder_ids: Tensor,
+    decoder_segments: Tensor,
+    cross_segments: Tensor | None = None,
+) -> Tensor:
+    """Decoder states ``(rows, decoder length, d_model)``, ready for :func:`head`.
+
+    Args:
+        model: the model.
+        states: encoder states, ``(rows, encoder length, d_model)``.
+        encoder_segments: ``(rows, encoder length)``.
+        decoder_ids: ``(rows, decoder length)``.
+        decoder_segments: which decoder tokens see each other, ``(rows, decoder length)``.
+        cross_segments: the encoder segment that each decoder token reads; by default its own number. Choices of one
+            input have segments of their own and all read segment 1.
+    """
+    cross = decoder_segments if cross_segments is None else cross_segments
+    return model.decoder(
+        input_ids=decoder_ids,
+        attention_mask=segment_mask(decoder_segments, decoder_segments, causal=True),
+        encoder_hidden_states=states,
+        encoder_attention_mask=segment_mask(cross, encoder_segments),
+        use_cache=False,
+    ).last_hidden_state
+
+
+def head(model: T5ForConditionalGeneration, states: Tensor) -> Tensor:
+    """Logits of decoder states, scaled as the checkpoint's kind asks (T5 v1.0 and tied heads scale, v1.1 does not)."""
+    if model.config.scale_decoder_outputs:
+        states = states * model.model_dim**-0.5
+    return model.lm_head(states)
+
+
+def token_losses(model: T5ForConditionalGeneration, batch: PackedBatch, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of every target token, and the weights: two vectors of length ``batch.target_tokens``, in float32.
+
+    Only positions with a label reach the head; its logits are the largest tensor of the step.
+    """
+    states = encode(model, batch.encoder_ids, batch.encoder_segments)
+    states = decode(model, states, batch.encoder_segments, batch.decoder_ids, batch.decoder_segments)
+    counted = batch.labels != IGNORED
+    logits = head(model, states[counted]).float()
+    losses = functional.cross_entropy(logits, batch.labels[counted], reduction="none", label_smoothing=label_smoothing)
+    return losses, batch.weights[counted]

@@ -1,0 +1,136 @@
+"""Building, loading and saving T5, with the head that the checkpoint really has.
+
+transformers 5 forces ``tie_word_embeddings=True`` on every T5: a fresh v1.1 model comes out tied, and a saved untied one
+is read tied and scaled by older versions. So the head is untied here by hand, and checkpoints are written here.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, GenerationConfig, T5Config, T5ForConditionalGeneration
+
+from mengzi_mt.errors import InputError
+from mengzi_mt.models.shapes import SHAPES
+
+T5_FAMILY = ("t5", "mt5")
+WEIGHTS_FILE = "model.safetensors"
+
+
+def is_tied(model: T5ForConditionalGeneration) -> bool:
+    """Whether the output head is the input embedding (T5 v1.0 and the small shapes)."""
+    return model.lm_head.weight is model.shared.weight
+
+
+def build_model(shape: str, vocabulary: int, dropout: float = 0.0, seed: int = 0) -> T5ForConditionalGeneration:
+    """A T5 of one of the :data:`~mengzi_mt.models.shapes.SHAPES` with random weights.
+
+    Args:
+        shape: the shape's name.
+        vocabulary: pieces of the tokenizer.
+        dropout: rate inside the blocks.
+        seed: of the random weights; the global generator is left as it was.
+    """
+    sizes = SHAPES[shape]
+    config = T5Config(
+        vocab_size=vocabulary,
+        d_model=sizes.d_model,
+        d_kv=sizes.d_kv,
+        d_ff=sizes.d_ff,
+        num_layers=sizes.layers,
+        num_decoder_layers=sizes.layers,
+        num_heads=sizes.heads,
+        feed_forward_proj="gated-gelu",
+        dropout_rate=dropout,
+        tie_word_embeddings=sizes.tied,
+        decoder_start_token_id=0,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = T5ForConditionalGeneration(config)
+        if not sizes.tied:
+            untie_head(model)
+            # T5 v1.1 draws its head from N(0, 1) like the embedding; scaled, so that the first logits are of order one
+            nn.init.normal_(model.lm_head.weight, std=sizes.d_model**-0.5)
+    return model
+
+
+def untie_head(model: T5ForConditionalGeneration) -> None:
+    """Give the model a head of its own (a copy of the embedding, to be loaded or initialised)."""
+    model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
+
+
+def load_model(
+    name_or_path: str | Path, dtype: torch.dtype = torch.float32, dropout: float | None = None
+) -> T5ForConditionalGeneration:
+    """A T5 from a local folder or a hub name, tied or untied as it was saved.
+
+    Raises:
+        InputError: nothing there, no T5, or damaged weights.
+    """
+    where = str(name_or_path)
+    try:
+        config = AutoConfig.from_pretrained(where)
+    except Exception as error:  # the library raises OSError, ValueError and JSON errors for one cause
+        raise InputError(
+            f"No model can be loaded: {str(error).splitlines()[0]}", where=where, fix="give a checkpoint folder or a hub name"
+        ) from error
+    if config.model_type not in T5_FAMILY:
+        raise InputError(f"This is a {config.model_type!r} model, not a T5", where=where, fix="give a T5 checkpoint")
+    if dropout is not None:
+        config.dropout_rate = dropout
+    try:
+        model, report = AutoModelForSeq2SeqLM.from_pretrained(where, config=config, dtype=dtype, output_loading_info=True)
+    except Exception as error:
+        raise InputError(
+            f"The weights cannot be loaded: {type(error).__name__}: {str(error).splitlines()[0]}", where=where,
+            fix="the checkpoint is incomplete or damaged; use another one or download it again",
+        ) from error  # fmt: skip
+    missing = [key for key in report["missing_keys"] if "embed_tokens" not in key and key != "lm_head.weight"]
+    if missing:
+        raise InputError(
+            f"The checkpoint lacks {len(missing)} weights, {sorted(missing)[0]} among them",
+            where=where,
+            fix="use a complete checkpoint",
+        )
+    return model
+
+
+def save_model(model: T5ForConditionalGeneration, folder: Path, dtype: torch.dtype | None = None) -> None:
+    """Write weights and configuration so that transformers 4.57 and 5 read the same logits from them.
+
+    Args:
+        model: the model.
+        folder: an existing folder.
+        dtype: of the stored weights; the model's own by default.
+    """
+    tied = is_tied(model)
+    skipped = {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"} | ({"lm_head.weight"} if tied else set())
+    tensors = {
+        key: value.detach().to(device="cpu", dtype=dtype).contiguous() if dtype else value.detach().cpu().contiguous()
+        for key, value in model.state_dict().items()
+        if key not in skipped
+    }
+    save_file(tensors, str(folder / WEIGHTS_FILE), metadata={"format": "pt"})
+    config: dict[str, Any] = model.config.to_dict()
+    config["tie_word_embeddings"] = tied
+    config["architectures"] = [type(model).__name__]
+    config["dtype"] = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
+    config.pop("scale_decoder_outputs", None)
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    generation = GenerationConfig(
+        decoder_start_token_id=model.config.decoder_start_token_id or 0,
+        eos_token_id=model.config.eos_token_id,
+        pad_token_id=model.config.pad_token_id,
+    )
+    generation.save_pretrained(str(folder))
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Parameters, shared ones once."""
+    return sum(parameter.numel() for parameter in {id(p): p for p in model.parameters()}.values())

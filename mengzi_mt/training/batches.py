@@ -1,0 +1,70 @@
+"""Batches: from a mixture's positions to packed tensors, one optimiser step at a time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from mengzi_mt.config import LengthSettings
+from mengzi_mt.data.collate import collate
+from mengzi_mt.data.examples import TextExample
+from mengzi_mt.data.packing import micro_batches, pack
+from mengzi_mt.data.tokens import Encoder, Limits, TokenizedExample
+from mengzi_mt.errors import RunError
+from mengzi_mt.models.packed import PackedBatch
+
+
+@dataclass
+class StepBatch:
+    """All that one optimiser step reads: micro-batches of packed rows, and what they hold."""
+
+    batches: list[PackedBatch]
+    examples: Counter[str] = field(default_factory=Counter)
+    too_long: int = 0
+    cut: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Non-padding tokens of both sides."""
+        return sum(batch.tokens for batch in self.batches)
+
+    @property
+    def slots(self) -> int:
+        """Token slots of both sides, padding included."""
+        return sum(batch.slots for batch in self.batches)
+
+    @property
+    def weight(self) -> float:
+        """Sum of the target tokens' weights: what the step's loss is divided by."""
+        return float(sum(batch.weights.sum() for batch in self.batches))
+
+
+def make_step_batch(
+    examples: Iterable[TextExample], encoder: Encoder, lengths: LengthSettings, micro_batch_tokens: int, start: int
+) -> StepBatch:
+    """Tokenise, pack and collate the examples of one optimiser step.
+
+    Raises:
+        RunError: not one example fits the limits.
+    """
+    limits = Limits(lengths.max_input, lengths.max_target)
+    step = StepBatch([])
+    kept: list[TokenizedExample] = []
+    for example in examples:
+        tokenized = encoder.example(example, limits)
+        if tokenized is None:
+            step.too_long += 1
+            continue
+        step.examples[example.task] += 1
+        step.cut += tokenized.cut > 0
+        kept.append(tokenized)
+    if not kept:
+        raise RunError(
+            f"None of the {step.too_long} examples of this step fits {limits.inputs} input and {limits.targets} target tokens",
+            where="lengths.max_input, lengths.max_target",
+            fix="raise the limits",
+        )
+    rows = pack(kept, lengths)
+    step.batches = [collate(group, encoder.pad, start) for group in micro_batches(rows, micro_batch_tokens)]
+    return step

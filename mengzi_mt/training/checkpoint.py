@@ -1,0 +1,163 @@
+"""Checkpoints: folders that ``transformers`` loads unchanged, written beside and renamed, verified before use.
+
+A checkpoint holds the model (``model.safetensors``, ``config.json``, ``generation_config.json``), the tokenizer,
+``mengzi_mt.json`` (what it is made of, and the size of each file) and ``trainer_state/`` for resuming.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
+
+from mengzi_mt.errors import InputError, RunError
+from mengzi_mt.models.t5 import save_model
+
+MANIFEST = "mengzi_mt.json"
+STATE_DIR = "trainer_state"
+_PREFIX = "step-"
+_UNFINISHED = ".unfinished-"
+
+
+@dataclass(frozen=True)
+class TrainerState:
+    """What resuming needs beside the weights: the next step, the optimiser, the random states, counters, the recipe."""
+
+    step: int
+    optimiser: dict[str, Any]
+    rng: dict[str, Any]
+    counters: dict[str, Any]
+    recipe: dict[str, Any]
+
+
+def checkpoint_path(run_dir: Path, step: int) -> Path:
+    """Folder of the checkpoint taken after ``step`` optimiser steps."""
+    return run_dir / f"{_PREFIX}{step:07d}"
+
+
+def save_checkpoint(
+    folder: Path,
+    model: T5ForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    manifest: dict[str, Any],
+    state: TrainerState | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a checkpoint beside its place and rename it there, so a killed run leaves no half-written one under the name.
+
+    Raises:
+        RunError: the disk is full or not writable; what was written is removed, earlier checkpoints stay.
+    """
+    beside = folder.with_name(_UNFINISHED + folder.name)
+    try:
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        save_model(model, beside, dtype)
+        tokenizer.save_pretrained(str(beside))
+        if state is not None:
+            (beside / STATE_DIR).mkdir()
+            torch.save({"optimiser": state.optimiser, "rng": state.rng}, beside / STATE_DIR / "tensors.pt")
+            numbers = {"step": state.step, "counters": state.counters, "recipe": state.recipe}
+            _write_json(beside / STATE_DIR / "state.json", numbers)
+        files = {str(path.relative_to(beside)): path.stat().st_size for path in sorted(beside.rglob("*")) if path.is_file()}
+        _write_json(beside / MANIFEST, {**manifest, "files": files})
+        _sync(beside)
+        if folder.exists():
+            shutil.rmtree(folder)
+        beside.rename(folder)
+    except Exception as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        if not isinstance(error, OSError) and "No space left" not in str(error) and "I/O error" not in str(error):
+            raise
+        free = shutil.disk_usage(folder.parent).free // 2**20 if folder.parent.exists() else 0
+        raise RunError(
+            f"The checkpoint could not be written: {error}",
+            where=f"{folder} ({free:,} MiB free on that disk)",
+            fix="free some space and run the same command again; it resumes from the last complete checkpoint",
+        ) from error
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def _sync(folder: Path) -> None:
+    """Force every file to the disk before the rename makes the checkpoint visible."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """``mengzi_mt.json`` of a checkpoint; an empty mapping for a checkpoint of other origin."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"The checkpoint's manifest is damaged: {error}", where=str(path), fix="use another checkpoint") from error
+    return value if isinstance(value, dict) else {}
+
+
+def verify_checkpoint(folder: Path) -> None:
+    """Check that every file of a checkpoint is there at its full size.
+
+    Raises:
+        InputError: a missing or truncated file, or no manifest at all.
+    """
+    manifest = read_manifest(folder)
+    if not manifest.get("files"):
+        raise InputError("This is no checkpoint of a training run", where=str(folder), fix=f"choose a folder with {MANIFEST}")
+    for name, size in manifest["files"].items():
+        path = folder / name
+        found = path.stat().st_size if path.is_file() else None
+        if found != size:
+            problem = "is missing" if found is None else f"has {found:,} bytes instead of {size:,}"
+            raise InputError(f"The checkpoint is incomplete: {name} {problem}", where=str(folder), fix="use an earlier checkpoint")
+
+
+def list_checkpoints(run_dir: Path) -> list[Path]:
+    """Checkpoint folders of a run, oldest first, whole or not."""
+    if not run_dir.is_dir():
+        return []
+    return sorted(path for path in run_dir.glob(f"{_PREFIX}*") if path.is_dir())
+
+
+def latest_checkpoint(run_dir: Path) -> tuple[Path | None, list[str]]:
+    """The newest complete checkpoint that can be resumed, and what was wrong with newer ones."""
+    problems: list[str] = []
+    for folder in reversed(list_checkpoints(run_dir)):
+        try:
+            verify_checkpoint(folder)
+            if (folder / STATE_DIR).is_dir():
+                return folder, problems
+            problems.append(f"{folder.name}: it has no trainer state")
+        except InputError as error:
+            problems.append(f"{folder.name}: {error.what}")
+    return None, problems
+
+
+def load_state(folder: Path) -> TrainerState:
+    """The trainer state of a verified checkpoint."""
+    numbers = json.loads((folder / STATE_DIR / "state.json").read_text(encoding="utf-8"))
+    tensors = torch.load(folder / STATE_DIR / "tensors.pt", map_location="cpu", weights_only=True)
+    return TrainerState(numbers["step"], tensors["optimiser"], tensors["rng"], numbers["counters"], numbers["recipe"])
+
+
+def prune_checkpoints(run_dir: Path, keep: int) -> None:
+    """Remove all but the newest ``keep`` checkpoints, and whatever an interrupted write left."""
+    for folder in list_checkpoints(run_dir)[:-keep]:
+        shutil.rmtree(folder, ignore_errors=True)
+    for folder in run_dir.glob(f"{_UNFINISHED}*"):
+        shutil.rmtree(folder, ignore_errors=True)

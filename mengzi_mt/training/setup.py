@@ -1,0 +1,157 @@
+"""From a recipe to a run: rows are read, pools made, tokenizer and model loaded or built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
+
+from mengzi_mt.config import ModelSettings, Recipe
+from mengzi_mt.data.examples import TextExample, bound_templates, render_example, select_templates
+from mengzi_mt.data.mixture import Mixture, make_pool, mixing_rates
+from mengzi_mt.errors import InputError
+from mengzi_mt.models.t5 import build_model, load_model
+from mengzi_mt.models.tokenizer import load_tokenizer, train_tokenizer
+from mengzi_mt.prompts.template import Template
+from mengzi_mt.resources import resource_root
+from mengzi_mt.tasks.registry import get_task
+from mengzi_mt.tasks.rows import DataSource, Rows, load_rows
+from mengzi_mt.tasks.task import Task
+from mengzi_mt.training.loop import Run
+
+TRAIN_TOKENIZER = "train"
+"""``model.tokenizer: train`` trains a tokenizer on the mixture's own training texts."""
+
+
+def set_up(recipe: Recipe, source: DataSource) -> Run:
+    """Read the data and make the model of a recipe.
+
+    Raises:
+        InputError: missing files, a bad row, a zero-shot task in the mixture, a tokenizer that does not fit the model.
+    """
+    tasks = [get_task(name) for name in recipe.mixture.tasks]
+    refuse_zero_shot(tasks, recipe)
+    pools, validation, data = [], {}, {}
+    for task in tasks:
+        rows = load_rows(task, "train", source, recipe.mixture.rows_per_task)
+        templates = training_templates(task, recipe)
+        pools.append(make_pool(task, rows.rows, templates))
+        data[task.name] = describe_rows(rows, task)
+        held_out = load_rows(task, "validation", source) if recipe.data.validation_rows else None
+        validation[task.name] = validation_examples(task, held_out, templates, recipe.data.validation_rows)
+    sizes = {pool.task.name: len(pool.rows) for pool in pools}
+    mixture = Mixture(pools, mixing_rates(sizes, recipe.mixture), recipe.seed)
+    tokenizer = make_tokenizer(recipe, mixture)
+    return Run(
+        recipe=recipe,
+        model=make_model(recipe, tokenizer),
+        tokenizer=tokenizer,
+        mixture=mixture,
+        validation=validation,
+        provenance={
+            "data": data,
+            "data_source": source.kind,
+            "data_map": source.data_map.name if source.data_map else None,
+            "templates": {task.name: bound_templates(task).content_hash() for task in tasks},
+        },
+    )
+
+
+def refuse_zero_shot(tasks: list[Task], recipe: Recipe) -> None:
+    """A zero-shot task in a training mixture needs the recipe's explicit word."""
+    named = [task.name for task in tasks if task.role == "zero_shot"]
+    if named and not recipe.mixture.allow_zero_shot_tasks:
+        raise InputError(
+            f"The mixture trains on zero-shot tasks: {', '.join(named)}",
+            where=f"recipe {recipe.name!r}, key mixture.tasks",
+            fix="take them out, or set mixture.allow_zero_shot_tasks: true (every report of the checkpoint then says so)",
+        )
+
+
+def training_templates(task: Task, recipe: Recipe) -> list[Template]:
+    """The templates that the recipe chooses for a task."""
+    names = recipe.mixture.templates.get(task.name)
+    templates = select_templates(task, list(names) if names else None)
+    if recipe.mixture.original_only:
+        templates = [template for template in templates if template.metadata.original_task]
+    return templates
+
+
+def validation_examples(task: Task, rows: Rows | None, templates: list[Template], limit: int) -> list[TextExample]:
+    """Held-out examples, each through one of the templates in turn."""
+    if rows is None:
+        return []
+    pool = make_pool(task, rows.rows[:limit], templates)
+    examples = []
+    for number, row in enumerate(pool.rows):
+        usable = pool.templates_for(row)
+        examples.append(render_example(task, usable[number % len(usable)], row))
+    return examples
+
+
+def describe_rows(rows: Rows, task: Task) -> dict[str, Any]:
+    """What the manifest says of a task's training rows; training on an official test split is flagged."""
+    official = rows.provenance.get("official_split", [rows.split])
+    return {
+        "rows": len(rows),
+        "read": rows.counts.read,
+        "skipped": rows.counts.skipped,
+        "bad": rows.counts.bad,
+        "answer_offsets_repaired": rows.counts.repaired,
+        "task_version": task.version,
+        "licence": task.licence.name,
+        "research_only": task.licence.research_only,
+        **rows.provenance,
+        "trained_on_official_test": "test" in official,
+    }
+
+
+def make_tokenizer(recipe: Recipe, mixture: Mixture) -> PreTrainedTokenizerBase:
+    """The recipe's tokenizer: a named one, the initial checkpoint's, or one trained on the mixture's texts."""
+    name = recipe.model.tokenizer or recipe.model.init
+    assert name is not None
+    if name != TRAIN_TOKENIZER:
+        return load_tokenizer(resolve(name))
+    folder = recipe.run_dir / "tokenizer"
+    if (folder / "tokenizer.json").is_file():
+        return load_tokenizer(folder)
+    texts = (
+        text
+        for pool in mixture.pools
+        for row in pool.rows
+        for template in pool.templates_for(row)[:1]
+        for example in [render_example(pool.task, template, row)]
+        for text in (example.inputs, example.targets)
+    )
+    return train_tokenizer(
+        texts, folder, _shape_vocabulary(recipe.model), character_coverage=0.9999, seed=recipe.seed, partial=True
+    )
+
+
+def _shape_vocabulary(model: ModelSettings) -> int:
+    from mengzi_mt.models.shapes import SHAPES
+
+    return SHAPES[model.shape or "micro"].vocabulary
+
+
+def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> T5ForConditionalGeneration:
+    """The recipe's model, checked against the tokenizer."""
+    settings = recipe.model
+    if settings.shape:
+        return build_model(settings.shape, len(tokenizer), settings.dropout, recipe.seed)
+    assert settings.init is not None
+    model = load_model(resolve(settings.init), dropout=settings.dropout)
+    if len(tokenizer) > model.config.vocab_size:
+        raise InputError(
+            f"The tokenizer has {len(tokenizer):,} pieces, the model only {model.config.vocab_size:,}",
+            where="model.init, model.tokenizer",
+            fix="use the tokenizer that belongs to the checkpoint",
+        )
+    return model
+
+
+def resolve(name: str) -> str:
+    """A folder as given, or below the shipped files (``models/bootstrap``); anything else is a hub name."""
+    shipped = resource_root() / name
+    return str(shipped) if not Path(name).exists() and shipped.exists() else name
