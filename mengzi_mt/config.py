@@ -97,8 +97,8 @@ class LengthSettings(Settings):
 class OptimiserSettings(Settings):
     """The optimiser and its schedule."""
 
-    name: Literal["adamw", "adafactor"] = "adamw"
-    learning_rate: float = Field(1e-3, gt=0)
+    name: Literal["adamw", "adamw_scaled", "adafactor"] = "adamw_scaled"
+    learning_rate: float = Field(1e-2, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = Field(1e-8, gt=0)

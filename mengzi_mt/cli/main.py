@@ -8,7 +8,7 @@ import sys
 import typer
 
 from mengzi_mt import __version__
-from mengzi_mt.cli import evaluate, prompts, tasks, tokenizer, train
+from mengzi_mt.cli import compress, evaluate, prompts, tasks, tokenizer, train
 from mengzi_mt.errors import MengziError
 
 # Before torch is imported: OpenMP threads that spin while they wait slow shared cores down many times.
@@ -20,11 +20,13 @@ app = typer.Typer(
     help="Prompt-based multi-task text-to-text learning in Chinese.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     add_completion=False,
 )
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(prompts.app, name="prompts")
 app.add_typer(tokenizer.app, name="tokenizer")
+app.add_typer(compress.app, name="compress")
 app.command("train", help=train.HELP)(train.train)
 app.command("evaluate", help=evaluate.HELP)(evaluate.evaluate)
 app.command("submit", help=evaluate.SUBMIT_HELP)(evaluate.submit)

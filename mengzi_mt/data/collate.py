@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
+from mengzi_mt.data.batch import IGNORED, PackedBatch
 from mengzi_mt.data.packing import PackedRow
-from mengzi_mt.models.packed import IGNORED, PackedBatch
 
 
 def collate(rows: Sequence[PackedRow], pad: int, start: int) -> PackedBatch:

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 
+from mengzi_mt.data.batch import IGNORED
 from mengzi_mt.data.examples import TextExample
 from mengzi_mt.data.tokens import Encoder
 from mengzi_mt.errors import InputError
-from mengzi_mt.models.packed import IGNORED, decode, encode, head
+from mengzi_mt.models.packed import decode, encode, head
 
 HEAD_ROWS = 2_048
 """Decoder positions that go through the output head at a time: its logits are the largest tensor of scoring."""

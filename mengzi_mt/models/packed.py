@@ -16,46 +16,14 @@ the masks are all that packing needs (compare seqio's ``EncDecFeatureConverter(p
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import T5ForConditionalGeneration
 
-IGNORED = -100
+from mengzi_mt.data.batch import IGNORED, PackedBatch
+
 _BLOCKED = torch.finfo(torch.float32).min / 2  # finite: a row that may see nothing must not become NaN
-
-
-@dataclass(frozen=True)
-class PackedBatch:
-    """Packed rows. Shapes ``(rows, encoder length)`` and ``(rows, decoder length)``, all int64 but ``weights`` (float32)."""
-
-    encoder_ids: Tensor
-    encoder_segments: Tensor
-    decoder_ids: Tensor
-    decoder_segments: Tensor
-    labels: Tensor
-    weights: Tensor
-
-    def to(self, device: torch.device | str) -> PackedBatch:
-        """The same batch on another device."""
-        return PackedBatch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
-
-    @property
-    def tokens(self) -> int:
-        """Non-padding tokens of both sides."""
-        return int((self.encoder_segments > 0).sum() + (self.decoder_segments > 0).sum())
-
-    @property
-    def slots(self) -> int:
-        """Token slots of both sides, padding included."""
-        return self.encoder_ids.numel() + self.decoder_ids.numel()
-
-    @property
-    def target_tokens(self) -> int:
-        """Tokens that the loss counts."""
-        return int((self.labels != IGNORED).sum())
 
 
 def segment_mask(queries: Tensor, keys: Tensor, causal: bool = False) -> Tensor:

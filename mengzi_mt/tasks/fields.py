@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mengzi_mt.errors import nearest
-from mengzi_mt.tasks.task import FieldSpec, Task
+from mengzi_mt.tasks.task import Task
 
 _MISSING = object()
 
@@ -64,7 +64,7 @@ def _fetch(record: Any, path: str) -> Any:
 
 def _string(task: Task, key: str, raw: Any) -> str:
     if isinstance(raw, str):
-        return raw.strip().removeprefix("\ufeff")
+        return raw.strip().removeprefix("\ufeff").lstrip()
     if isinstance(raw, (int, float)) and not isinstance(raw, bool):
         return str(raw)
     raise BadRecord(key, f"expected text, found {_kind(raw)}")
@@ -142,8 +142,10 @@ def _answers(task: Task, key: str, raw: Any) -> list[dict[str, Any]]:
     for answer in raw:
         if not isinstance(answer, dict) or not str(answer.get("text", "")).strip():
             raise BadRecord(key, "an answer without text")
-        start = _integer(task, key, answer.get("answer_start", -1))
-        answers.append({"text": str(answer["text"]).strip(), "start": start})
+        text, start = str(answer["text"]), _integer(task, key, answer.get("answer_start", -1))
+        if start >= 0:
+            start += len(text) - len(text.lstrip())
+        answers.append({"text": text.strip(), "start": start})
     return answers
 
 
@@ -182,8 +184,3 @@ _CONVERT: dict[str, Callable[[Task, str, Any], Any]] = {
     "answers": _answers,
     "object": _object,
 }
-
-
-def field_types(task: Task) -> dict[str, FieldSpec]:
-    """The task's fields by example key (what templates may name)."""
-    return dict(task.fields)

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mengzi_mt.config import LengthSettings
+from mengzi_mt.data.batch import PackedBatch
 from mengzi_mt.data.collate import collate
 from mengzi_mt.data.examples import TextExample
 from mengzi_mt.data.packing import micro_batches, pack
 from mengzi_mt.data.tokens import Encoder, Limits, TokenizedExample
 from mengzi_mt.errors import RunError
-from mengzi_mt.models.packed import PackedBatch
 
 
 @dataclass

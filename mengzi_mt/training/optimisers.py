@@ -11,6 +11,9 @@ from torch import nn
 
 from mengzi_mt.config import OptimiserSettings
 
+SMALLEST_SCALE = 1e-3
+"""Least RMS that a scaled rate counts with, so that a parameter of zeros still learns (Adafactor's epsilon 2)."""
+
 
 def learning_rate(settings: OptimiserSettings, step: int, steps: int) -> float:
     """The learning rate of optimiser step ``step`` (counted from 0) of ``steps``.
@@ -31,25 +34,37 @@ def learning_rate(settings: OptimiserSettings, step: int, steps: int) -> float:
 
 
 def make_optimiser(model: nn.Module, settings: OptimiserSettings) -> torch.optim.Optimizer:
-    """AdamW (arXiv:1711.05101) or Adafactor (arXiv:1804.04235). Norms and biases take no weight decay."""
-    decayed, plain = [], []
-    for parameter in _unique(model.parameters()):
-        (decayed if parameter.ndim > 1 else plain).append(parameter)
-    groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
+    """AdamW (arXiv:1711.05101), AdamW with RMS-scaled rates (nanoT5, arXiv:2309.02373), or Adafactor (arXiv:1804.04235).
+
+    T5 initialises its embedding with RMS 1 and its queries with RMS (d_model d_kv)^-1/2, so one absolute rate is too small
+    for the first and diverges on the second. The scaled variants multiply the rate by each matrix's own RMS.
+    Norms and biases take no weight decay.
+    """
+    parameters = _unique(model.parameters())
+    groups: list[dict[str, Any]] = []
+    for matrices in (True, False):
+        chosen = [parameter for parameter in parameters if (parameter.ndim > 1) == matrices]
+        decay = settings.weight_decay if matrices else 0.0
+        if settings.name == "adamw_scaled":
+            groups += [{"params": [parameter], "weight_decay": decay, "scaled": True} for parameter in chosen]
+        else:
+            groups.append({"params": chosen, "weight_decay": decay})
     if settings.name == "adafactor":
         from transformers.optimization import Adafactor
 
-        return Adafactor(groups, lr=settings.learning_rate, relative_step=False, scale_parameter=False, warmup_init=False)
+        return Adafactor(groups, lr=settings.learning_rate, relative_step=False, scale_parameter=True, warmup_init=False)
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.eps, foreach=True)
 
 
+@torch.no_grad()
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Give every parameter group the same learning rate."""
+    """Give every parameter group its learning rate: ``rate``, times the parameter's RMS in groups that are scaled."""
     for group in optimiser.param_groups:
-        group["lr"] = rate
+        scale = 1.0
+        if group.get("scaled"):
+            (parameter,) = group["params"]
+            scale = max(SMALLEST_SCALE, float(parameter.norm()) / math.sqrt(parameter.numel()))
+        group["lr"] = rate * scale
 
 
 def _unique(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:

@@ -32,7 +32,7 @@ def values(a_task, **record):
 @pytest.mark.parametrize(
     ("type", "raw", "value"),
     [
-        ("string", "\ufeff 甲 ".strip(), "甲"),
+        ("string", "\ufeff 甲 ", "甲"),
         ("string", " \t甲\n", "甲"),
         ("string", 3, "3"),
         ("integer", "7", 7),

@@ -1,12 +1,14 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mengzi_mt.errors import InputError
 from mengzi_mt.tasks.readers import read_records
 from mengzi_mt.tasks.task import ReaderSpec
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 
 @pytest.fixture
@@ -126,12 +128,9 @@ def test_missing_file_and_folder_are_input_errors(tmp_path):
             list(read_records(path, ReaderSpec(format="jsonl")))
 
 
-@given(st.lists(st.dictionaries(st.text(), st.text(), min_size=1), max_size=5))
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.dictionaries(TEXT, TEXT, min_size=1), max_size=5))
 def test_any_json_lines_come_back(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("any") / "raw.json"
-    path.write_text(
-        "\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8", errors="surrogatepass", newline=""
-    )
-    if any("\ud800" <= c <= "\udfff" for row in rows for text in (*row, *row.values()) for c in text):
-        return
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8", newline="")
     assert records(read_records(path, ReaderSpec(format="jsonl"))) == rows

@@ -24,7 +24,7 @@ RAW = {
 def load(tmp_path, folder="toy", **changes):
     path = tmp_path / folder / "task.yaml"
     path.parent.mkdir()
-    path.write_text(yaml.safe_dump({**RAW, **changes}, allow_unicode=True), encoding="utf-8")
+    path.write_text(yaml.safe_dump({**RAW, **changes}, allow_unicode=True, sort_keys=False), encoding="utf-8")
     return load_task(path)
 
 

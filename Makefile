@@ -1,0 +1,49 @@
+# The two commands: `make demo` and `make test`. Both set everything up from a bare clone.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+# Before torch is imported: OpenMP threads that spin while they wait slow shared cores down many times.
+export OMP_WAIT_POLICY ?= PASSIVE
+export TOKENIZERS_PARALLELISM ?= false
+export HF_HUB_DISABLE_TELEMETRY ?= 1
+# uv finds local wheels where pip is told to look for them.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+
+.PHONY: demo test test-fast lint format install clean
+
+demo: install  ## train a micro T5 on the bundled samples, evaluate it zero-shot, write runs/demo/report.html
+	rm -rf runs/demo
+	$(BIN)/python train.py recipes/demo.yaml
+	$(BIN)/python evaluate.py runs/demo/final --suite demo --data sample --max-templates 3 --output runs/demo
+
+test: install  ## every test; those that need real data skip unless MENGZI_MT_DATA is set
+	$(BIN)/python -m pytest
+
+test-fast: install  ## without the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: install  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	@if $(BIN)/python -m pip install --quiet uv; then \
+	  echo "installing with uv"; $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]'; \
+	else \
+	  echo "installing with pip"; $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'; \
+	fi
+	@touch $@
+
+clean:
+	rm -rf $(VENV) runs build dist .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,89 @@
+import pytest
+
+from mengzi_mt.data.examples import bound_templates
+from mengzi_mt.prompts.check import check_templates
+from mengzi_mt.prompts.template import Template, TemplateMetadata
+from mengzi_mt.prompts.template_set import TemplateSet
+from mengzi_mt.tasks.registry import get_task, task_names
+from mengzi_mt.tasks.rows import DataSource, available_splits, load_rows
+
+ROWS = [("r1", {"text": "甲", "label": 0}), ("r2", {"text": "乙", "label": 1})]
+
+
+def check(jinja, choices=None, rows=ROWS, optional=(), **extra):
+    template = Template("1", "t", jinja, "toy", choices, metadata=TemplateMetadata(original_task=True, extra=extra))
+    (result,) = check_templates(
+        TemplateSet("toy", (template,)), ["text", "label", "more"], frozenset({"label"}), frozenset(optional), rows
+    )
+    return result
+
+
+def test_good_template_has_no_finding():
+    result = check("{{ text }}|||{{ answer_choices[label] }}", "差 ||| 好")
+    assert (result.rendered, result.skipped, result.findings) == (2, 0, {})
+
+
+@pytest.mark.parametrize(
+    ("jinja", "choices", "said"),
+    [
+        ("{{ txt }}|||x", None, "it names 'txt', which is no field of the task. Did you mean 'text'"),
+        ("{{ text }}", None, "0 separators"),
+        ("{{ text | nope }}|||x", None, "nope"),
+        ("|||{{ text }}", None, "its input is empty"),
+        ("{{ text }}|||", None, "its target is empty"),
+        ("{{ text }}|||丙", "差 ||| 好", "its target is not among its choices"),
+        ("{{ text }}|||好", "好", "fewer than two choices"),
+        ("{{ text }}|||好", "好 ||| 好", "two of its choices are equal"),
+        ("{{ text }}|||好", "好 ||| ", "one of its choices is empty"),
+        ("{{ text }}|||甲", "{{ text }} ||| {{ text }}", "two of its choices are equal"),
+        ("{{ text }}|||{{ more }}", None, "'more' is undefined"),
+    ],
+)
+def test_finding_says_what_is_wrong(jinja, choices, said):
+    assert any(said in message for message in check(jinja, choices).findings)
+
+
+def test_finding_is_counted_and_names_its_first_rows():
+    rows = [(f"r{i}", {"text": "", "label": 0}) for i in range(5)]
+    (finding,) = check("{{ text }}|||x", rows=rows).findings.values()
+    assert (finding.count, finding.rows) == (5, ["r0", "r1", "r2"])
+
+
+def test_id_used_twice_is_found():
+    template = Template("1", "t", "{{ text }}|||x")
+    checks = check_templates(TemplateSet("toy", (template, template)), ["text"], frozenset(), frozenset(), ROWS)
+    assert all("its id is used twice" in result.findings for result in checks)
+
+
+def test_skipped_rows_are_counted():
+    result = check("{{ text }}|||x", skip_if="label == 1")
+    assert (result.rendered, result.skipped) == (1, 1)
+
+
+@pytest.mark.parametrize("skip_if", ["label <", "missing == 1"])
+def test_failing_skip_if_is_a_finding(skip_if):
+    assert any("skip_if fails" in message for message in check("{{ text }}|||x", skip_if=skip_if).findings)
+
+
+def test_optional_field_reads_as_empty_text_but_skip_if_sees_the_row_as_training_does():
+    assert not check("{{ text }}{{ more }}|||x", optional=["more"]).findings
+    assert any("skip_if fails" in message for message in check("{{ text }}|||x", optional=["more"], skip_if="not more").findings)
+    assert check("{{ text }}|||x", optional=["more"], skip_if="more is not defined").skipped == 2
+
+
+def test_unlabelled_rows_render_without_target():
+    result = check("{{ text }}|||{{ answer_choices[label] }}", "差 ||| 好", rows=[("r1", {"text": "甲"})])
+    assert (result.rendered, result.findings) == (1, {})
+
+
+@pytest.mark.parametrize("name", task_names())
+def test_every_shipped_template_renders_every_sample_row_of_its_task(name):
+    task, source = get_task(name), DataSource("sample")
+    templates = bound_templates(task)
+    rows = [(row.row_id, row.values) for split in available_splits(task, source) for row in load_rows(task, split, source)]
+    optional = frozenset(key for key, spec in task.fields.items() if spec.optional)
+    checks = check_templates(templates, task.fields, task.gold_fields, optional, rows)
+    assert [finding for result in checks for finding in result.findings.values()] == []
+    assert len(templates) >= 5
+    assert all(result.rendered + result.skipped == len(rows) for result in checks)
+    assert all(result.rendered > 0 for result in checks), "a template that skips every sample row is not tested"
