@@ -115,6 +115,9 @@ class TrainingSettings(Settings):
     batch: int = Field(128, ge=1, description="Examples per optimiser step.")
     micro_batch_tokens: int = Field(8_192, ge=64, description="Tokens (padding included) of one forward pass; sets accumulation.")
     precision: Literal["float32", "bfloat16"] = "float32"
+    loss_weighting: Literal["token", "example"] = Field(
+        "token", description="Whether every target token counts alike, or every example (its tokens share its weight)."
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     device: str = "auto"
     log_every: int = Field(10, ge=1)

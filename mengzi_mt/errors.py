@@ -47,6 +47,11 @@ class RunError(MengziError):
     """A run that was asked for correctly and failed on the way. Exit status 1."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of a library's message, or the error's name where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A sentence with the known names nearest to ``name``, or with all of them where none is near."""
     names = sorted(known)

@@ -5,9 +5,12 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+import json
 from pathlib import Path
 
 import pytest
+
+from mengzi_mt.resources import resource_dir
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +20,53 @@ def data_root() -> Path:
     if not root or not Path(root).is_dir():
         pytest.skip("MENGZI_MT_DATA names no folder of real data files")
     return Path(root)
+
+
+def _texts(value):
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
+
+
+@pytest.fixture(scope="session")
+def sample_texts() -> list[str]:
+    """Some hundred texts of the bundled samples."""
+    texts = []
+    for path in sorted(resource_dir("tasks").glob("*/sample.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines()[:40]:
+            texts += _texts(json.loads(line))
+    return texts
+
+
+@pytest.fixture(scope="session")
+def tokenizer_dir(tmp_path_factory, sample_texts) -> Path:
+    """A tokenizer of 2,400 pieces, sentinels included."""
+    from mengzi_mt.models.tokenizer import train_tokenizer
+
+    folder = tmp_path_factory.mktemp("tokenizer")
+    train_tokenizer(sample_texts, folder, 2_400, character_coverage=0.98, threads=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tokenizer_dir):
+    from mengzi_mt.models.tokenizer import load_tokenizer
+
+    return load_tokenizer(tokenizer_dir)
+
+
+@pytest.fixture
+def tiny_model():
+    """Makes a two-layer T5 of 32 dimensions: ``tiny_model(tied=..., dropout=..., vocabulary=..., seed=...)``."""
+    from mengzi_mt.models import t5
+    from mengzi_mt.models.shapes import Shape
+
+    def make(tied=True, dropout=0.0, vocabulary=2_400, seed=0):
+        shape = Shape(d_model=32, d_kv=8, d_ff=64, layers=2, heads=4, vocabulary=vocabulary, tied=tied)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(t5.SHAPES, "tiny", shape)
+            return t5.build_model("tiny", vocabulary, dropout, seed)
+
+    return make

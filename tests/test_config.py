@@ -22,7 +22,7 @@ def recipe_file(tmp_path):
 
 def test_defaults_are_filled_and_the_run_folder_follows_the_name(recipe_file):
     recipe = load_recipe(recipe_file)
-    assert (recipe.training.steps, recipe.optimiser.name, str(recipe.run_dir)) == (10, "adamw", "runs/try")
+    assert (recipe.training.steps, recipe.optimiser.name, str(recipe.run_dir)) == (10, "adamw_scaled", "runs/try")
 
 
 def test_resolved_recipe_reads_back_equal(recipe_file):

@@ -36,9 +36,9 @@ def evaluate(
         str | None, typer.Option("--templates", help="Template names, separated by commas (with one task).")
     ] = None,
     max_templates: Annotated[
-        int | None, typer.Option("--max-templates", help="At most so many templates a task, in file order.")
+        int | None, typer.Option("--max-templates", min=1, help="At most so many templates a task, in file order.")
     ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", help="At most so many rows a task; noted in the report.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many rows a task; noted in the report.")] = None,
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, help="Examples a batch at most; scores do not depend on it.")
     ] = 32,
@@ -66,6 +66,8 @@ def evaluate(
     wanted = [get_task(name) for name in names]
     out = output or Path("runs/eval") / f"{_label(model)}-{chosen.name}-{split}{'-sample' if source.kind == 'sample' else ''}"
 
+    from torch.nn import Module
+
     from mengzi_mt.evaluation.generation import Generator
     from mengzi_mt.evaluation.report import write_report
     from mengzi_mt.evaluation.runner import Options, evaluate_task, suite_score
@@ -77,7 +79,8 @@ def evaluate(
 
     began = time.perf_counter()
     place = resolve(model)
-    t5 = load_model(place).to(pick_device(device))
+    t5 = load_model(place)
+    Module.to(t5, pick_device(device))
     tokenizer = load_tokenizer(place)
     scorer = ChoiceScorer(t5, tokenizer, max_input=max_input, batch_size=batch_size, precision=precision)
     generator = Generator(t5, tokenizer, max_input=max_input, batch_size=batch_size, precision=precision)

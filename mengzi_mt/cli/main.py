@@ -67,5 +67,7 @@ def main() -> None:
 
 
 def script(command: str) -> None:
-    """The thin root scripts: ``python train.py …`` is ``mengzi-mt train …``."""
-    run(app, [command, *sys.argv[1:]])
+    """The thin root scripts: ``python train.py …`` is ``mengzi-mt train …``, ``--debug`` included."""
+    arguments = sys.argv[1:]
+    debug = ["--debug"] if "--debug" in arguments else []
+    run(app, [*debug, command, *(argument for argument in arguments if argument != "--debug")])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,9 +18,9 @@ def list_prompts(
 ) -> None:
     """Every template: task, name, whether it has choices."""
     from mengzi_mt.prompts.template_set import load_templates
-    from mengzi_mt.tasks.registry import task_names
+    from mengzi_mt.tasks.registry import get_task, task_names
 
-    templates = [template for name in names or task_names() for template in load_templates(name)]
+    templates = [template for name in names or task_names() for template in load_templates(get_task(name).name)]
     if as_json:
         print_json(
             [
@@ -75,9 +75,12 @@ def render(
                 typer.echo("(skips this row)\n")
                 continue
             labelled = not task.gold_fields or bool(task.gold_fields & set(row.values))
+            if not labelled and item.compiled.input_names & task.gold_fields:
+                typer.echo("(needs the answer, which this row does not have)\n")
+                continue
             prompt = item.render(row.values, row.row_id, with_target=labelled)
             typer.echo(prompt.inputs)
-            typer.secho(f"→ {prompt.targets}", fg="green")
+            typer.secho(f"→ {prompt.targets if labelled else '?'}", fg="green")
             if prompt.choices:
                 typer.secho(f"  choices: {' | '.join(prompt.choices)}"[:200], dim=True)
             typer.echo("")
@@ -96,7 +99,7 @@ def check(
     from mengzi_mt.tasks.registry import get_task, task_names
     from mengzi_mt.tasks.rows import DataSource, available_splits, load_rows
 
-    report = []
+    report: list[dict[str, Any]] = []
     sources = [DataSource("sample")] + ([data_source("files", data_dir, data_map)] if data_dir else [])
     for name in names or task_names():
         task = get_task(name)

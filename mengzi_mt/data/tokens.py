@@ -46,7 +46,7 @@ class Encoder:
 
     def __call__(self, text: str) -> list[int]:
         """Ids of one text without special tokens. Lone surrogates, which no UTF-8 text has, become U+FFFD."""
-        clean = text.encode("utf-8", "replace").decode("utf-8") if not text.isascii() and _has_surrogate(text) else text
+        clean = text if text.isascii() or not _has_surrogate(text) else _without_surrogates(text)
         ids: list[int] = self.tokenizer(clean, add_special_tokens=False).input_ids
         return ids
 
@@ -76,25 +76,32 @@ def fit_inputs(example: TextExample, encode: Encode, limit: int, eos: int) -> tu
     Returns:
         The ids with ``eos`` at the end, and the number of characters cut.
     """
-    ids = encode(example.inputs)
+    text = example.inputs
+    ids = encode(text)
     total = sum(end - start for start, end in example.shrinkable)
     keep = total
     while len(ids) + 1 > limit and keep > 0:
         characters = len(example.inputs) - total + keep
         overflow = len(ids) + 1 - limit
         keep = max(0, keep - max(1, math.floor(overflow * characters / len(ids) * 0.9)))
-        ids = encode(_shortened(example, keep / total))
-    return [*ids, eos], total - keep
+        text = _shortened(example, keep, total)
+        ids = encode(text)
+    return [*ids, eos], len(example.inputs) - len(text)
 
 
-def _shortened(example: TextExample, share: float) -> str:
+def _shortened(example: TextExample, keep: int, total: int) -> str:
+    """The inputs with at most ``keep`` of the ``total`` characters of the shrinkable spans."""
     pieces: list[str] = []
     last = 0
     for start, end in example.shrinkable:
-        pieces.append(example.inputs[last : start + math.floor((end - start) * share)])
+        pieces.append(example.inputs[last : start + (end - start) * keep // total])
         last = end
     return "".join([*pieces, example.inputs[last:]])
 
 
 def _has_surrogate(text: str) -> bool:
     return any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _without_surrogates(text: str) -> str:
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import datasets
-import evaluate
 
+import evaluate
 from mengzi_mt.errors import InputError, nearest
 from mengzi_mt.evaluation.metrics import CHOICE_METRICS, TEXT_METRICS
 

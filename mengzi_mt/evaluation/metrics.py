@@ -20,9 +20,12 @@ def normalise(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).split())
 
 
-def _characters(text: str) -> list[str]:
-    """Characters of normalised text without blanks and punctuation (CMRC 2018's evaluation drops both)."""
-    return [c for c in normalise(text) if not c.isspace() and not unicodedata.category(c).startswith("P")]
+_SEGMENT = re.compile(r"[\u3400-\u9fff]|[^\W_\u3400-\u9fff]+")
+
+
+def _segments(text: str) -> list[str]:
+    """Chinese characters one by one, other runs of letters and digits whole; lower case, no punctuation (as CMRC 2018's)."""
+    return _SEGMENT.findall(normalise(text).lower())
 
 
 def accuracy(predictions: Sequence[int], references: Sequence[int]) -> float:
@@ -41,19 +44,20 @@ def macro_f1(predictions: Sequence[int], references: Sequence[int]) -> float:
 
 
 def exact_match(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Share of predictions equal to one of their references, punctuation and blanks aside."""
-    hits = sum(any(_characters(p) == _characters(r) for r in several) for p, several in zip(predictions, references, strict=True))
+    """Share of predictions equal to one of their references, punctuation, blanks and case aside."""
+    hits = sum(any(_segments(p) == _segments(r) for r in several) for p, several in zip(predictions, references, strict=True))
     return hits / max(1, len(references))
 
 
 def char_f1(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """Mean over rows of the best F1 of characters by longest common *substring* length, as CMRC 2018 defines it.
 
-    The evaluation script of CMRC 2018 takes the longest common contiguous piece, not the bag of characters.
+    The evaluation script of CMRC 2018 takes the longest common contiguous piece (its ``find_lcs``), not the bag of
+    characters and not the subsequence; a word or number in other letters counts as one unit.
     """
     total = 0.0
     for prediction, several in zip(predictions, references, strict=True):
-        total += max((_substring_f1(_characters(prediction), _characters(r)) for r in several), default=0.0)
+        total += max((_substring_f1(_segments(prediction), _segments(r)) for r in several), default=0.0)
     return total / max(1, len(references))
 
 
@@ -123,30 +127,41 @@ def _grams(tokens: list[str], n: int) -> Counter[tuple[str, ...]]:
     return Counter(tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1))
 
 
-_PAIRS = re.compile(r"\(([^(),]+),([^()]+?)\)")
-_NONE = {"无", "没有"}
+_TYPE = r"([^\W\d_]{2,6})"  # a type is a short word: this tells 人名：甲 from the title 《战地：叛逆连队》
+_PAIRS = re.compile(rf"\({_TYPE},(.+?)\)(?=\s*\({_TYPE},|\s*$)")
+_HEADED = re.compile(rf"【{_TYPE}】(?![(是])(.+?)(?=【{_TYPE}】|$)")
+_TYPE_FIRST = re.compile(rf"\s*{_TYPE}\s*:(.*)")
+_TYPE_IN_BRACKETS = re.compile(rf"(.+)\({_TYPE}\)\s*")
+_MENTION_IS_TYPE = re.compile(rf"(.+)是{_TYPE}")
+_NONE = {"", "无", "没有"}
 
 
 def parse_entities(text: str) -> set[tuple[str, str]]:
-    """Entities of a generated answer as (type, mention) pairs.
+    """Entities of an answer as (type, mention) pairs, in any of the ways that NER templates ask for.
 
-    Understands ``类型：甲，乙；类型：丙`` (also a type a line, also ``【类型】甲、乙``), ``（类型，甲）`` and ``甲（类型）``.
+    ``类型：甲，乙；类型：丙`` (also a type a line), ``【类型】甲、乙【类型】丙``, ``（类型，甲）（类型，乙）``, ``甲（类型）`` a
+    line, ``甲是类型，乙是类型``, and a bare list ``甲，乙``, whose mentions have the type "".
     """
     plain = unicodedata.normalize("NFKC", text).strip()
-    pairs = {(kind.strip(), mention.strip()) for kind, mention in _PAIRS.findall(plain)}
-    if pairs:
-        return pairs
-    found: set[tuple[str, str]] = set()
-    for segment in re.split(r"[;\n]|(?=【)", plain):
-        match = re.match(r"\s*【(.+?)】(.+)", segment) or re.match(r"\s*([^:]{1,12}):(.+)", segment)
-        if match:
-            mentions = re.split(r"[,、]", match.group(2))
-            found |= {(match.group(1).strip(), mention.strip()) for mention in mentions if mention.strip() not in _NONE | {""}}
-            continue
-        match = re.fullmatch(r"\s*(.+?)\(([^()]+)\)\s*", segment)
-        if match:
-            found.add((match.group(2).strip(), match.group(1).strip()))
-    return found
+    groups = _typed_mentions(plain) or [("", re.split(r"[,、;\n]", plain))]
+    return {(kind, mention.strip()) for kind, mentions in groups for mention in mentions if mention.strip() not in _NONE}
+
+
+def _typed_mentions(plain: str) -> list[tuple[str, list[str]]]:
+    """Every type of an answer with its mentions; empty for a bare list."""
+    if plain.startswith("(") and (pairs := _PAIRS.findall(plain)):
+        return [(kind, [mention]) for kind, mention, _ in pairs]
+    if plain.startswith("【") and (headed := _HEADED.findall(plain)):
+        return [(kind, re.split("[,、]", mentions)) for kind, mentions, _ in headed]
+    groups: list[tuple[str, list[str]]] = []
+    for segment in re.split(r"[;\n]", plain):
+        if match := _TYPE_FIRST.fullmatch(segment):
+            groups.append((match[1], re.split("[,、]", match[2])))
+        elif match := _TYPE_IN_BRACKETS.fullmatch(segment):
+            groups.append((match[2], [match[1]]))
+        else:
+            groups += [(match[2], [match[1]]) for piece in segment.split(",") if (match := _MENTION_IS_TYPE.fullmatch(piece))]
+    return groups
 
 
 def entity_f1(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:

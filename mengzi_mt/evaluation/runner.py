@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mengzi_mt.data.examples import TextExample, render_rows, select_templates
+from mengzi_mt.data.examples import TextExample, render_example, select_templates, usable
 from mengzi_mt.errors import InputError
 from mengzi_mt.evaluation.generation import Generator
 from mengzi_mt.evaluation.metrics import CHOICE_METRICS, TEXT_METRICS, binomial_p, compute_text_metric, wilson_interval
@@ -63,14 +63,17 @@ def evaluate_task(
     entries = []
     try:
         for template in templates:
-            examples = list(render_rows(task, template, rows.rows, with_target=labelled))
+            used = [row for row in rows.rows if usable(template, row)]
+            if not used:
+                raise InputError(f"The template skips all {len(rows)} rows", where=template.place, fix="choose another template")
+            examples = [render_example(task, template, row, with_target=labelled) for row in used]
             began = time.perf_counter()
             if template.answer_choices:
                 scores = scorer.score(examples)
-                entry = _choice_entry(task, template, rows.rows, examples, scores, labelled, options, sink)
+                entry = _choice_entry(task, template, used, examples, scores, labelled, options, sink)
             else:
                 texts = generator.generate(examples)
-                entry = _text_entry(task, template, rows.rows, examples, texts, labelled, sink)
+                entry = _text_entry(task, template, used, examples, texts, labelled, sink)
             entry["seconds"] = time.perf_counter() - began
             entries.append(entry)
             shown = ", ".join(f"{name} {value:.3f}" for name, value in entry["metrics"].items()) or "no labels"

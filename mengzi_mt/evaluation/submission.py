@@ -14,6 +14,7 @@ from mengzi_mt.tasks.rows import DataSource, load_rows
 from mengzi_mt.tasks.task import Task
 
 TEST_SPLIT = "test"
+_ID_TYPES: dict[str, type] = {"integer": int, "string": str}
 
 
 def combine_templates(task: Task, path: Path, template: str | None = None) -> list[tuple[Any, int]]:
@@ -68,29 +69,25 @@ def write_submission(
         target: the zip to write.
         template: chosen template per task; the mean over templates otherwise.
     """
-    counts: dict[str, int] = {}
+    files: dict[str, list[str]] = {}
+    for task in tasks:
+        spec = task.submission
+        if spec is None:
+            raise InputError(f"The task {task.name!r} has no leaderboard", where=f"tasks/{task.name}/task.yaml", fix="leave it out")
+        chosen = combine_templates(task, predictions / f"{task.name}.jsonl", (template or {}).get(task.name))
+        files[spec.file] = [
+            json.dumps(
+                {"id": identifier, spec.key: task.raw_label(choice) if spec.value == "raw_string" else choice}, ensure_ascii=False
+            )
+            for identifier, choice in chosen
+        ]
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_suffix(".unfinished")
     with zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as archive:
-        for task in tasks:
-            spec = task.submission
-            if spec is None:
-                raise InputError(
-                    f"The task {task.name!r} has no leaderboard", where=f"tasks/{task.name}/task.yaml", fix="leave it out"
-                )
-            lines = [
-                json.dumps(
-                    {"id": identifier, spec.key: task.raw_label(choice) if spec.value == "raw_string" else choice},
-                    ensure_ascii=False,
-                )
-                for identifier, choice in combine_templates(
-                    task, predictions / f"{task.name}.jsonl", (template or {}).get(task.name)
-                )
-            ]
-            archive.writestr(spec.file, "\n".join(lines) + "\n")
-            counts[spec.file] = len(lines)
+        for name, lines in files.items():
+            archive.writestr(name, "\n".join(lines) + "\n")
     beside.rename(target)
-    return counts
+    return {name: len(lines) for name, lines in files.items()}
 
 
 def validate_submission(path: Path, tasks: Iterable[Task], source: DataSource | None = None) -> list[str]:
@@ -159,6 +156,10 @@ def _identifier_problems(identifiers: list[Any], task: Task, source: DataSource 
     problems = []
     if len(set(map(repr, identifiers))) != len(identifiers):
         problems.append("an id occurs twice")
+    kind = _ID_TYPES.get(task.fields[task.submission.id].type)
+    wrong = [identifier for identifier in identifiers if kind and type(identifier) is not kind]
+    if kind and wrong:
+        problems.append(f"the id {wrong[0]!r} must be {kind.__name__}, not {type(wrong[0]).__name__}")
     sizes = task.split_sizes if isinstance(task.split_sizes, dict) else {}
     expected = sizes.get(TEST_SPLIT)
     if source is not None:

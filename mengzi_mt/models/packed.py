@@ -75,8 +75,8 @@ def decode(
 
 
 def head(model: T5ForConditionalGeneration, states: Tensor) -> Tensor:
-    """Logits of decoder states, scaled as the checkpoint's kind asks (T5 v1.0 and tied heads scale, v1.1 does not)."""
-    if model.config.scale_decoder_outputs:
+    """Logits of decoder states, scaled as the checkpoint's kind asks (T5 v1.0 and tied heads scale, v1.1 and mT5 do not)."""
+    if getattr(model.config, "scale_decoder_outputs", False):
         states = states * model.model_dim**-0.5
     return model.lm_head(states)
 

@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, GenerationConfig, T5Config, T5ForConditionalGeneration
+from transformers.utils import logging
 
-from mengzi_mt.errors import InputError
+from mengzi_mt.errors import InputError, first_line
 from mengzi_mt.models.shapes import SHAPES
 
 T5_FAMILY = ("t5", "mt5")
@@ -37,18 +38,20 @@ def build_model(shape: str, vocabulary: int, dropout: float = 0.0, seed: int = 0
         seed: of the random weights; the global generator is left as it was.
     """
     sizes = SHAPES[shape]
-    config = T5Config(
-        vocab_size=vocabulary,
-        d_model=sizes.d_model,
-        d_kv=sizes.d_kv,
-        d_ff=sizes.d_ff,
-        num_layers=sizes.layers,
-        num_decoder_layers=sizes.layers,
-        num_heads=sizes.heads,
-        feed_forward_proj="gated-gelu",
-        dropout_rate=dropout,
-        tie_word_embeddings=sizes.tied,
-        decoder_start_token_id=0,
+    config = T5Config.from_dict(
+        {
+            "vocab_size": vocabulary,
+            "d_model": sizes.d_model,
+            "d_kv": sizes.d_kv,
+            "d_ff": sizes.d_ff,
+            "num_layers": sizes.layers,
+            "num_decoder_layers": sizes.layers,
+            "num_heads": sizes.heads,
+            "feed_forward_proj": "gated-gelu",
+            "dropout_rate": dropout,
+            "tie_word_embeddings": sizes.tied,
+            "decoder_start_token_id": 0,
+        }
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -78,17 +81,18 @@ def load_model(
         config = AutoConfig.from_pretrained(where)
     except Exception as error:  # the library raises OSError, ValueError and JSON errors for one cause
         raise InputError(
-            f"No model can be loaded: {str(error).splitlines()[0]}", where=where, fix="give a checkpoint folder or a hub name"
+            f"No model can be loaded: {first_line(error)}", where=where, fix="give a checkpoint folder or a hub name"
         ) from error
     if config.model_type not in T5_FAMILY:
         raise InputError(f"This is a {config.model_type!r} model, not a T5", where=where, fix="give a T5 checkpoint")
     if dropout is not None:
         config.dropout_rate = dropout
+    logging.disable_progress_bar()
     try:
         model, report = AutoModelForSeq2SeqLM.from_pretrained(where, config=config, dtype=dtype, output_loading_info=True)
     except Exception as error:
         raise InputError(
-            f"The weights cannot be loaded: {type(error).__name__}: {str(error).splitlines()[0]}", where=where,
+            f"The weights cannot be loaded: {type(error).__name__}: {first_line(error)}", where=where,
             fix="the checkpoint is incomplete or damaged; use another one or download it again",
         ) from error  # fmt: skip
     missing = [key for key in report["missing_keys"] if "embed_tokens" not in key and key != "lm_head.weight"]
@@ -98,6 +102,8 @@ def load_model(
             where=where,
             fix="use a complete checkpoint",
         )
+    if is_tied(model) and not getattr(config, "scale_decoder_outputs", True):
+        untie_head(model)  # transformers ties a head that equals the embedding, whatever the configuration says
     return model
 
 
@@ -121,7 +127,8 @@ def save_model(model: T5ForConditionalGeneration, folder: Path, dtype: torch.dty
     config["tie_word_embeddings"] = tied
     config["architectures"] = [type(model).__name__]
     config["dtype"] = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
-    config.pop("scale_decoder_outputs", None)
+    for key in ("scale_decoder_outputs", "_name_or_path"):
+        config.pop(key, None)
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     generation = GenerationConfig(
         decoder_start_token_id=model.config.decoder_start_token_id or 0,

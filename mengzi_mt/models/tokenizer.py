@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mengzi_mt.errors import InputError, RunError
+from mengzi_mt.errors import InputError, RunError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -38,15 +38,20 @@ def read_texts(paths: Iterable[Path]) -> Iterator[str]:
                     yield _text(path, number, line) if is_json else line.rstrip("\n")
         except FileNotFoundError as error:
             raise InputError("The corpus file does not exist", where=str(path), fix="check the path") from error
-        except (UnicodeDecodeError, lzma.LZMAError, EOFError) as error:
-            raise InputError(f"The corpus file cannot be read: {error}", where=str(path), fix="download it again") from error
+        except (OSError, UnicodeDecodeError, lzma.LZMAError, EOFError) as error:
+            raise InputError(
+                f"The corpus file cannot be read: {error}", where=str(path), fix="check or download it again"
+            ) from error
 
 
 def _text(path: Path, number: int, line: str) -> str:
     try:
-        return str(json.loads(line)["text"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise InputError('The line has no {"text": …}', where=f"{path}, line {number}", fix="repair or remove it") from error
+        text = json.loads(line)["text"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        text = None
+    if not isinstance(text, str):
+        raise InputError('The line has no {"text": …}', where=f"{path}, line {number}", fix="repair or remove it")
+    return text
 
 
 def train_tokenizer(
@@ -121,7 +126,7 @@ def from_sentencepiece(folder: Path) -> PreTrainedTokenizerBase:
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    proto = sentencepiece_model_pb2.ModelProto()
+    proto: Any = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # protobuf makes the class at run time
     proto.ParseFromString((folder / "spiece.model").read_bytes())
     pieces = [(piece.piece, piece.score) for piece in proto.pieces]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=UNK, byte_fallback=True))
@@ -159,7 +164,7 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:
         tokenizer: Any = AutoTokenizer.from_pretrained(str(name_or_path))
     except Exception as error:  # the library raises OSError, ValueError, KeyError and more for one cause
         raise InputError(
-            f"No tokenizer can be loaded: {str(error).splitlines()[0]}", where=str(name_or_path),
+            f"No tokenizer can be loaded: {first_line(error)}", where=str(name_or_path),
             fix="give a folder with tokenizer.json or spiece.model, or a hub name",
         ) from error  # fmt: skip
     if len(tokenizer) < 200:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mengzi_mt.config import LengthSettings
 from mengzi_mt.data.batch import PackedBatch
@@ -41,9 +41,23 @@ class StepBatch:
 
 
 def make_step_batch(
-    examples: Iterable[TextExample], encoder: Encoder, lengths: LengthSettings, micro_batch_tokens: int, start: int
+    examples: Iterable[TextExample],
+    encoder: Encoder,
+    lengths: LengthSettings,
+    micro_batch_tokens: int,
+    start: int,
+    per_example: bool = False,
 ) -> StepBatch:
     """Tokenise, pack and collate the examples of one optimiser step.
+
+    Args:
+        examples: the step's examples.
+        encoder: of the model's tokenizer.
+        lengths: limits and row lengths.
+        micro_batch_tokens: token slots of one forward pass.
+        start: the decoder's start id.
+        per_example: share an example's weight out among its target tokens, so that a two-token label counts as much as
+            a generated paragraph.
 
     Raises:
         RunError: not one example fits the limits.
@@ -58,7 +72,7 @@ def make_step_batch(
             continue
         step.examples[example.task] += 1
         step.cut += tokenized.cut > 0
-        kept.append(tokenized)
+        kept.append(replace(tokenized, weight=tokenized.weight / len(tokenized.targets)) if per_example else tokenized)
     if not kept:
         raise RunError(
             f"None of the {step.too_long} examples of this step fits {limits.inputs} input and {limits.targets} target tokens",

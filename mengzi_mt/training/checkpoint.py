@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,17 @@ _UNFINISHED = ".unfinished-"
 
 @dataclass(frozen=True)
 class TrainerState:
-    """What resuming needs beside the weights: the next step, the optimiser, the random states, counters, the recipe."""
+    """What resuming needs beside the weights: the next step, the optimiser, the random states, counters, the recipe.
+
+    ``averages`` holds the sums of the progress line that is not yet full.
+    """
 
     step: int
     optimiser: dict[str, Any]
     rng: dict[str, Any]
     counters: dict[str, Any]
     recipe: dict[str, Any]
+    averages: dict[str, float] = field(default_factory=dict)
 
 
 def checkpoint_path(run_dir: Path, step: int) -> Path:
@@ -55,25 +59,30 @@ def save_checkpoint(
         RunError: the disk is full or not writable; what was written is removed, earlier checkpoints stay.
     """
     beside = folder.with_name(_UNFINISHED + folder.name)
+    replaced = folder.with_name(f"{_UNFINISHED}replaced-{folder.name}")
     try:
         shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
         beside.mkdir(parents=True)
         save_model(model, beside, dtype)
         tokenizer.save_pretrained(str(beside))
         if state is not None:
             (beside / STATE_DIR).mkdir()
-            torch.save({"optimiser": state.optimiser, "rng": state.rng}, beside / STATE_DIR / "tensors.pt")
-            numbers = {"step": state.step, "counters": state.counters, "recipe": state.recipe}
+            _save_tensors({"optimiser": state.optimiser, "rng": state.rng}, beside / STATE_DIR / "tensors.pt")
+            numbers = {"step": state.step, "counters": state.counters, "recipe": state.recipe, "averages": state.averages}
             _write_json(beside / STATE_DIR / "state.json", numbers)
         files = {str(path.relative_to(beside)): path.stat().st_size for path in sorted(beside.rglob("*")) if path.is_file()}
         _write_json(beside / MANIFEST, {**manifest, "files": files})
         _sync(beside)
         if folder.exists():
-            shutil.rmtree(folder)
+            folder.rename(replaced)
         beside.rename(folder)
+        shutil.rmtree(replaced, ignore_errors=True)
     except Exception as error:
         shutil.rmtree(beside, ignore_errors=True)
-        if not isinstance(error, OSError) and "No space left" not in str(error) and "I/O error" not in str(error):
+        if replaced.exists() and not folder.exists():
+            replaced.rename(folder)
+        if not isinstance(error, OSError) and "(os error" not in str(error):  # safetensors and tokenizers raise their own
             raise
         free = shutil.disk_usage(folder.parent).free // 2**20 if folder.parent.exists() else 0
         raise RunError(
@@ -81,6 +90,13 @@ def save_checkpoint(
             where=f"{folder} ({free:,} MiB free on that disk)",
             fix="free some space and run the same command again; it resumes from the last complete checkpoint",
         ) from error
+
+
+def _save_tensors(value: Any, path: Path) -> None:
+    try:
+        torch.save(value, path)
+    except RuntimeError as error:  # what torch's archive writer makes of a failed write
+        raise OSError(f"{path.name}: {error}") from error
 
 
 def _write_json(path: Path, value: Any) -> None:
@@ -117,7 +133,7 @@ def verify_checkpoint(folder: Path) -> None:
         InputError: a missing or truncated file, or no manifest at all.
     """
     manifest = read_manifest(folder)
-    if not manifest.get("files"):
+    if not isinstance(manifest.get("files"), dict) or not manifest["files"]:
         raise InputError("This is no checkpoint of a training run", where=str(folder), fix=f"choose a folder with {MANIFEST}")
     for name, size in manifest["files"].items():
         path = folder / name
@@ -125,6 +141,14 @@ def verify_checkpoint(folder: Path) -> None:
         if found != size:
             problem = "is missing" if found is None else f"has {found:,} bytes instead of {size:,}"
             raise InputError(f"The checkpoint is incomplete: {name} {problem}", where=str(folder), fix="use an earlier checkpoint")
+
+
+def _is_complete(folder: Path) -> bool:
+    try:
+        verify_checkpoint(folder)
+    except InputError:
+        return False
+    return True
 
 
 def list_checkpoints(run_dir: Path) -> list[Path]:
@@ -152,12 +176,21 @@ def load_state(folder: Path) -> TrainerState:
     """The trainer state of a verified checkpoint."""
     numbers = json.loads((folder / STATE_DIR / "state.json").read_text(encoding="utf-8"))
     tensors = torch.load(folder / STATE_DIR / "tensors.pt", map_location="cpu", weights_only=True)
-    return TrainerState(numbers["step"], tensors["optimiser"], tensors["rng"], numbers["counters"], numbers["recipe"])
+    return TrainerState(
+        numbers["step"], tensors["optimiser"], tensors["rng"], numbers["counters"], numbers["recipe"], numbers.get("averages", {})
+    )
 
 
 def prune_checkpoints(run_dir: Path, keep: int) -> None:
-    """Remove all but the newest ``keep`` checkpoints, and whatever an interrupted write left."""
-    for folder in list_checkpoints(run_dir)[:-keep]:
-        shutil.rmtree(folder, ignore_errors=True)
+    """Remove all but the newest ``keep`` complete checkpoints, and whatever an interrupted write left.
+
+    A damaged checkpoint takes no place, or it would push out the good one that a run resumed from.
+    """
+    kept = 0
+    for folder in reversed(list_checkpoints(run_dir)):
+        if kept < keep and _is_complete(folder):
+            kept += 1
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
     for folder in run_dir.glob(f"{_UNFINISHED}*"):
         shutil.rmtree(folder, ignore_errors=True)

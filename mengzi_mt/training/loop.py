@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import platform
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 
 from mengzi_mt import __version__
@@ -18,7 +18,7 @@ from mengzi_mt.config import Recipe, dump_recipe
 from mengzi_mt.data.examples import TextExample
 from mengzi_mt.data.mixture import Mixture
 from mengzi_mt.data.tokens import Encoder
-from mengzi_mt.errors import InputError, RunError
+from mengzi_mt.errors import InputError, RunError, first_line
 from mengzi_mt.models.packed import token_losses
 from mengzi_mt.models.t5 import parameter_count
 from mengzi_mt.training.batches import StepBatch, make_step_batch
@@ -69,18 +69,20 @@ def train(run: Run, *, resume: bool = True, validate: Validate | None = None) ->
     run_dir.mkdir(parents=True, exist_ok=True)
     device = pick_device(settings.device)
     torch.manual_seed(recipe.seed)
-    model.to(device).train()
+    nn.Module.to(model, device).train()
     optimiser = make_optimiser(model, recipe.optimiser)
     encoder = Encoder(run.tokenizer)
     counters = {"tokens": 0, "examples": 0, "too_long": 0, "cut": 0}
+    averages: dict[str, float] = {}
     first_step = 0
 
     found, problems = latest_checkpoint(run_dir)
     if found is not None:
         if not resume:
             raise InputError("The run folder holds checkpoints already", where=str(run_dir), fix="resume, or set another `output`")
-        first_step, counters = _restore(found, run, optimiser, device)
-    progress = Progress(run_dir, settings.steps, first_step)
+        state = _restore(found, run, optimiser)
+        first_step, counters, averages = state.step, dict(state.counters), state.averages
+    progress = Progress(run_dir, settings.steps, first_step, averages)
     for problem in problems:
         progress.say(f"warning: not resumed from {problem}")
     if found is not None:
@@ -92,7 +94,9 @@ def train(run: Run, *, resume: bool = True, validate: Validate | None = None) ->
     start = model.config.decoder_start_token_id
     for step in range(first_step, settings.steps):
         examples = run.mixture.examples(step * settings.batch, (step + 1) * settings.batch)
-        batch = make_step_batch(examples, encoder, recipe.lengths, settings.micro_batch_tokens, start)
+        batch = make_step_batch(
+            examples, encoder, recipe.lengths, settings.micro_batch_tokens, start, settings.loss_weighting == "example"
+        )
         rate = learning_rate(recipe.optimiser, step, settings.steps)
         set_learning_rate(optimiser, rate)
         loss = accumulate(model, batch, settings.precision, settings.label_smoothing, device)
@@ -117,10 +121,10 @@ def train(run: Run, *, resume: bool = True, validate: Validate | None = None) ->
         if settings.validate_every and (done % settings.validate_every == 0 or done == settings.steps):
             _validate(run, encoder, progress, done, device, validate)
         if done % settings.checkpoint_every == 0 and done < settings.steps:
-            _save(run, optimiser, done, counters, checkpoint_path(run_dir, done))
+            _save(run, optimiser, done, counters, progress)
             prune_checkpoints(run_dir, settings.keep_last)
 
-    _save(run, optimiser, settings.steps, counters, checkpoint_path(run_dir, settings.steps))
+    _save(run, optimiser, settings.steps, counters, progress)
     prune_checkpoints(run_dir, settings.keep_last)
     final = run_dir / FINAL
     save_checkpoint(final, model, run.tokenizer, _manifest(run, settings.steps, counters))
@@ -136,7 +140,7 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"The device {name!r} cannot be used: {str(error).splitlines()[0]}", where="training.device") from error
+        raise InputError(f"The device {name!r} cannot be used: {first_line(error)}", where="training.device") from error
     return device
 
 
@@ -178,11 +182,13 @@ def validation_loss(
 
 
 def _validate(run: Run, encoder: Encoder, progress: Progress, step: int, device: torch.device, callback: Validate | None) -> None:
-    losses = {
-        task: validation_loss(run.model, examples, encoder, run.recipe, device)
-        for task, examples in run.validation.items()
-        if examples
-    }
+    losses: dict[str, float] = {}
+    for task, examples in run.validation.items():
+        try:
+            if examples:
+                losses[task] = validation_loss(run.model, examples, encoder, run.recipe, device)
+        except RunError as error:
+            progress.say(f"warning: no validation loss of {task}: {error.what}")
     scores = callback(run.model, step) if callback else {}
     run.model.train()
     if losses:
@@ -194,11 +200,13 @@ def _validate(run: Run, encoder: Encoder, progress: Progress, step: int, device:
         progress.say(f"step {step}: " + ", ".join(f"{name} {score:.3f}" for name, score in scores.items()))
 
 
-def _save(run: Run, optimiser: torch.optim.Optimizer, step: int, counters: dict[str, int], folder: Path) -> None:
+def _save(run: Run, optimiser: torch.optim.Optimizer, step: int, counters: dict[str, int], progress: Progress) -> None:
     rng: dict[str, Any] = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         rng["cuda"] = torch.cuda.get_rng_state_all()
-    state = TrainerState(step, optimiser.state_dict(), rng, dict(counters), run.recipe.model_dump(mode="json"))
+    recipe = run.recipe.model_dump(mode="json")
+    state = TrainerState(step, optimiser.state_dict(), rng, dict(counters), recipe, progress.averages())
+    folder = checkpoint_path(run.recipe.run_dir, step)
     save_checkpoint(folder, run.model, run.tokenizer, _manifest(run, step, counters), state)
 
 
@@ -228,8 +236,8 @@ def _manifest(run: Run, step: int, counters: dict[str, int]) -> dict[str, Any]:
 _FREE_TO_CHANGE = {"log_every", "validate_every", "checkpoint_every", "keep_last", "device"}
 
 
-def _restore(folder: Path, run: Run, optimiser: torch.optim.Optimizer, device: torch.device) -> tuple[int, dict[str, int]]:
-    """Load weights, optimiser, random states and counters; refuse the checkpoint of another recipe."""
+def _restore(folder: Path, run: Run, optimiser: torch.optim.Optimizer) -> TrainerState:
+    """Load weights, optimiser and random states, and return the state; refuse the checkpoint of another recipe."""
     from safetensors.torch import load_file
 
     from mengzi_mt.models.t5 import WEIGHTS_FILE
@@ -250,8 +258,7 @@ def _restore(folder: Path, run: Run, optimiser: torch.optim.Optimizer, device: t
     torch.set_rng_state(state.rng["cpu"])
     if "cuda" in state.rng and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state.rng["cuda"])
-    run.model.to(device)
-    return state.step, Counter(state.counters)
+    return state
 
 
 def _differences(old: Any, new: Any, path: str = "") -> list[str]:

@@ -9,7 +9,6 @@ from mengzi_mt.errors import InputError
 
 def test_metrics_compute_and_combine_offline():
     import evaluate
-
     from mengzi_mt.evaluation.hf_metrics import metric
 
     both = evaluate.combine([metric("accuracy"), metric("macro_f1")])

@@ -1,0 +1,149 @@
+import json
+import zipfile
+
+import pytest
+
+from mengzi_mt.evaluation.suites import load_suite
+from mengzi_mt.tasks.registry import get_task
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A data root with six labelled and six unlabelled reviews."""
+    folder = tmp_path / "data/fewclue/eprstmt"
+    folder.mkdir(parents=True)
+    rows = [
+        {"id": number, "sentence": f"第{number}件很好", "label": "Positive" if number % 2 else "Negative"} for number in range(6)
+    ]
+    write_lines(folder / "dev_few_all.json", rows)
+    write_lines(folder / "test.json", [{key: row[key] for key in ("id", "sentence")} for row in rows])
+    return tmp_path / "data"
+
+
+def write_lines(path, rows):
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_end_to_end_on_the_samples(command, checkpoint, tmp_path):
+    arguments = ("--data", "sample", "--split", "validation", "--limit", "5", "--max-templates", "1", "--output", tmp_path / "out")
+    shown = command("evaluate", checkpoint, *arguments)
+    assert shown.code == 0, shown.err
+    results = json.loads((tmp_path / "out/results.json").read_text(encoding="utf-8"))
+    tasks = list(load_suite("zeroclue").tasks)
+    assert [entry["task"] for entry in results["tasks"]] == tasks
+    assert all(entry["rows"] == 5 and len(entry["templates"]) == 1 for entry in results["tasks"])
+    assert results["suite_score"] == pytest.approx(sum(entry["score"] for entry in results["tasks"]) / len(tasks))
+    assert results["data"]["source"] == "sample"
+    assert "not the benchmarks" in shown.out
+    assert (results["model"]["recipe"], results["model"]["steps"], results["model"]["tokens_seen"]) == ("tiny", 7, 1234)
+    assert len(results["model"]["hash"]) == 16
+    report = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert all(get_task(name).title.zh in report for name in tasks)
+    for name in tasks:
+        assert len((tmp_path / f"out/predictions/{name}.jsonl").read_text(encoding="utf-8").splitlines()) == 5
+
+
+def test_generation_and_choices_in_one_evaluation(command, checkpoint, tmp_path):
+    shown = command(
+        "evaluate", checkpoint, "--data", "sample", "--split", "validation", "--tasks", "cluener2020, eprstmt", "--limit", "2",
+        "--max-templates", "1",
+    )  # fmt: skip
+    assert shown.code == 0, shown.err
+    (folder,) = (tmp_path / "runs/eval").iterdir()
+    assert folder.name.endswith("-zeroclue-validation-sample")
+    assert [path.name for path in sorted((folder / "predictions").iterdir())] == ["cluener2020.jsonl", "eprstmt.jsonl"]
+
+
+def test_the_test_split_becomes_a_submission(command, checkpoint, data, tmp_path):
+    suite = tmp_path / "one.yaml"
+    suite.write_text("name: one\ntitle: {zh: 一, en: one}\ntasks: [eprstmt]\nsplit: test\n", encoding="utf-8")
+    out = tmp_path / "out"
+    evaluated = command("evaluate", checkpoint, "--suite", suite, "--data-dir", data, "--max-templates", "2", "--output", out)
+    assert evaluated.code == 0, evaluated.err
+    written = command("submit", out, "--suite", suite, "--data-dir", data)
+    assert written.code == 0, written.err
+    with zipfile.ZipFile(out / "submission.zip") as archive:
+        lines = archive.read("eprstmt_predict.json").decode().splitlines()
+    assert [json.loads(line)["id"] for line in lines] == list(range(6))
+    assert command("submit", out / "submission.zip", "--validate", "--suite", suite, "--data-dir", data).code == 0
+    rejected = command("submit", out / "submission.zip", "--validate", "--suite", suite).refused(code=1)
+    assert "it has 6 lines, expected 753" in rejected
+    assert "task=template" in command("submit", out, "--suite", suite, "--template", "eprstmt").refused()
+    assert "no predictions of the template 'x'" in command("submit", out, "--suite", suite, "--template", "eprstmt=x").refused()
+
+
+def test_submit_without_predictions(command, tmp_path):
+    assert "There are no predictions for the task 'eprstmt'" in command("submit", tmp_path).refused()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--suite", "zeroclu"), "Did you mean 'zeroclue'"),
+        (("--tasks", "tnew"), "Did you mean 'tnews'"),
+        (("--precision", "float16"), "float16 overflows in T5"),
+        (("--templates", "one"), "--templates needs exactly one task"),
+        (("--data", "internet"), "use files, sample or hub"),
+        (("--data-map", "no-such-map"), "no-such-map"),
+        (("--device", "warp", "--data", "sample"), "The device 'warp' cannot be used"),
+        (("--tasks", "tnews"), "No data folder was given"),
+        (("--tasks", "tnews", "--data-dir", "none"), "The data folder does not exist"),
+        (("--tasks", "tnews", "--data", "sample", "--templates", "none"), "none"),
+    ],
+)
+def test_wrong_options_are_one_paragraph(command, checkpoint, arguments, message):
+    assert message in command("evaluate", checkpoint, *arguments).refused()
+
+
+@pytest.mark.parametrize("option", ["--limit", "--max-templates", "--batch-size"])
+def test_numbers_below_one_are_wrong_usage(command, checkpoint, option):
+    assert command("evaluate", checkpoint, "--data", "sample", option, "0").code == 2
+
+
+def test_a_broken_line_names_file_and_line(command, checkpoint, data):
+    path = data / "fewclue/eprstmt/dev_few_all.json"
+    path.write_text(path.read_text(encoding="utf-8").replace('{"id": 3', '{"id": ,'), encoding="utf-8")
+    message = command("evaluate", checkpoint, "--tasks", "eprstmt", "--data-dir", data).refused()
+    assert f"{path}, line 4" in message
+
+
+def spoil_weights(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+
+
+def be_a_bert(folder):
+    (folder / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
+
+
+SPOILED = {
+    "no folder": (lambda folder: folder.rename(folder.with_name("elsewhere")), "No model can be loaded"),
+    "no T5": (be_a_bert, "This is a 'bert' model, not a T5"),
+    "no configuration": (lambda folder: (folder / "config.json").unlink(), "No model can be loaded"),
+    "half the weights": (spoil_weights, "The weights cannot be loaded"),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "The weights cannot be loaded"),
+    "no tokenizer": (lambda folder: [path.unlink() for path in folder.glob("tokenizer*")], "its vocabulary file was not found"),
+    "damaged manifest": (lambda folder: (folder / "mengzi_mt.json").write_text('{"st'), "manifest is damaged"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_a_damaged_or_foreign_checkpoint_is_one_paragraph(command, checkpoint, name):
+    spoil, message = SPOILED[name]
+    spoil(checkpoint)
+    shown = command("evaluate", checkpoint, "--data", "sample", "--tasks", "tnews", "--split", "validation", "--limit", "1",
+                    "--max-templates", "1")  # fmt: skip
+    assert shown.code == 2
+    assert "Traceback" not in shown.err
+    (paragraph,) = [line for line in shown.err.splitlines() if line.startswith("error: ")]
+    assert message in paragraph
+    assert str(checkpoint) in paragraph
+
+
+def test_a_checkpoint_of_other_origin_is_evaluated_all_the_same(command, checkpoint, tmp_path):
+    (checkpoint / "mengzi_mt.json").unlink()
+    shown = command("evaluate", checkpoint, "--data", "sample", "--tasks", "csl", "--split", "validation", "--limit", "2",
+                    "--max-templates", "1", "--output", tmp_path / "out")  # fmt: skip
+    assert shown.code == 0, shown.err
+    assert json.loads((tmp_path / "out/results.json").read_text(encoding="utf-8"))["model"]["recipe"] is None

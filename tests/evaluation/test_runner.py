@@ -1,0 +1,219 @@
+import json
+from collections import Counter
+
+import pytest
+
+from mengzi_mt.errors import InputError
+from mengzi_mt.evaluation.metrics import wilson_interval
+from mengzi_mt.evaluation.runner import Options, evaluate_task, evaluation_templates, suite_score
+from mengzi_mt.evaluation.scoring import ChoiceScores
+from mengzi_mt.tasks.registry import get_task
+from mengzi_mt.tasks.rows import DataSource, load_rows
+
+SAMPLE = DataSource("sample")
+
+
+class Scorer:
+    """Prefers the choice that ``choose(example)`` names."""
+
+    def __init__(self, choose):
+        self.choose = choose
+
+    def score(self, examples):
+        results = []
+        for example in examples:
+            chosen = self.choose(example)
+            sums = tuple(-1.0 if place == chosen else -2.0 for place in range(len(example.choices)))
+            results.append(ChoiceScores(sums, (1,) * len(sums), (1,) * len(sums)))
+        return results
+
+
+class Generator:
+    """Answers with ``answer(example)``."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def generate(self, examples):
+        return [self.answer(example) for example in examples]
+
+
+@pytest.fixture
+def run():
+    """Evaluates a task of the bundled samples; what is said is thrown away."""
+
+    def evaluate(
+        name, choose=lambda example: 0, answer=lambda example: "", out=None, source=SAMPLE, say=lambda line: None, **options
+    ):
+        options = Options(**{"split": "validation", **options})
+        return evaluate_task(get_task(name), source, options, Scorer(choose), Generator(answer), out, say)
+
+    return evaluate
+
+
+def right(example):
+    return example.gold
+
+
+def wrong(example):
+    return (example.gold + 1) % len(example.choices)
+
+
+def test_right_answers_score_one_on_every_template(run):
+    entry = run("eprstmt", right)
+    templates = [template.name for template in evaluation_templates(get_task("eprstmt"), Options("validation"))]
+    assert [template["template"] for template in entry["templates"]] == templates
+    assert (entry["score"], entry["mean"], entry["lowest"], entry["highest"], entry["iqr"]) == (1, 1, 1, 1, [1, 1])
+    assert (entry["metric"], entry["chance"], entry["held_out"], entry["alarms"]) == ("accuracy", 0.5, True, [])
+    first = entry["templates"][0]
+    assert first["interval"] == list(wilson_interval(1.0, first["n"]))
+    assert first["p_above_chance"] == pytest.approx(0.5 ** first["n"])
+
+
+def test_gold_majority_and_confusion_count_the_rows(run):
+    rows = load_rows(get_task("ocnli"), "validation", SAMPLE)
+    counts = Counter(row.values["label"] for row in rows)
+    entry = run("ocnli", right, max_templates=1)
+    assert entry["gold"] == {word: counts[index] for index, word in enumerate(["蕴含", "中立", "矛盾"])}
+    assert entry["majority"] == max(counts.values()) / len(rows)
+    (template,) = entry["templates"]
+    assert template["confusion"] == [[counts[0], 0, 0], [0, counts[1], 0], [0, 0, counts[2]]]
+    assert sum(template["predicted"].values()) == template["n"] == entry["rows"] == len(rows)
+
+
+def test_a_constant_prediction_raises_an_alarm(run):
+    entry = run("eprstmt", max_templates=1)
+    (template,) = entry["templates"]
+    (word,) = template["predicted"]
+    assert entry["alarms"] == [f"constant prediction {word!r} in all {template['n']} rows (template {template['template']})"]
+
+
+def test_a_score_below_chance_raises_an_alarm(run):
+    entry = run("eprstmt", wrong, max_templates=1)
+    assert entry["score"] == 0.0
+    assert entry["alarms"] == [f"below chance (0.000 < 0.500; template {entry['templates'][0]['template']})"]
+
+
+def test_few_rows_raise_no_alarm_of_a_constant_prediction(run):
+    assert run("eprstmt", limit=3, max_templates=1)["alarms"] == []
+
+
+def test_score_is_the_median_over_templates(run):
+    second = evaluation_templates(get_task("bustm"), Options("validation"))[1].name
+
+    def right_on_the_second_template(example):
+        return right(example) if example.template == second else wrong(example)
+
+    entry = run("bustm", right_on_the_second_template, max_templates=3)
+    assert [template["metrics"]["accuracy"] for template in entry["templates"]] == [0, 1, 0]
+    assert (entry["score"], entry["mean"], entry["lowest"], entry["highest"]) == (0, pytest.approx(1 / 3), 0, 1)
+
+
+def test_chance_and_names_where_choices_differ_from_row_to_row(run):
+    entry = run("chid", right, max_templates=1)
+    rows = load_rows(get_task("chid"), "validation", SAMPLE)
+    assert entry["chance"] == pytest.approx(sum(1 / len(row.values["candidates"]) for row in rows) / len(rows))
+    assert set(entry["gold"]) <= {f"第{place}项" for place in range(1, 8)}
+    assert entry["templates"][0]["confusion"] is None
+
+
+@pytest.mark.parametrize(("name", "metrics"), [("advertisegen", {"bleu", "rouge"}), ("cluener2020", {"entity_f1"})])
+def test_generated_answers_are_compared_with_the_targets(run, name, metrics):
+    entry = run(name, answer=lambda example: example.targets, limit=6)
+    assert {key for template in entry["templates"] for key in template["metrics"]} == metrics
+    assert entry["chance"] is None
+    assert all(value == pytest.approx(1.0) for template in entry["templates"] for value in template["metrics"].values())
+
+
+def test_every_reference_answer_counts(run):
+    answers = {row.row_id: row.values["answers"][-1]["text"] for row in load_rows(get_task("cmrc2018"), "validation", SAMPLE)}
+    entry = run("cmrc2018", answer=lambda example: answers[example.row_id], max_templates=1)
+    assert entry["templates"][0]["metrics"] == {"exact_match": 1.0, "char_f1": 1.0}
+
+
+def test_predictions_are_written_one_line_a_row_and_template(run, tmp_path):
+    entry = run("tnews", right, out=tmp_path, max_templates=2)
+    lines = [json.loads(line) for line in (tmp_path / "predictions/tnews.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(lines) == 2 * entry["rows"]
+    assert {line["template"] for line in lines} == {template["template"] for template in entry["templates"]}
+    rows = load_rows(get_task("tnews"), "validation", SAMPLE)
+    assert [line["id"] for line in lines[: len(rows)]] == [row.values["id"] for row in rows]
+    assert [line["prediction"] for line in lines[: len(rows)]] == [row.values["label"] for row in rows]
+    assert all(len(line["log_probabilities"]) == len(line["tokens"]) == 15 for line in lines)
+
+
+def test_candidates_of_a_row_are_kept_beside_its_prediction(run, tmp_path):
+    run("chid", right, out=tmp_path, max_templates=1, limit=1)
+    line = json.loads((tmp_path / "predictions/chid.jsonl").read_text(encoding="utf-8"))
+    assert line["choices"] == load_rows(get_task("chid"), "validation", SAMPLE).rows[0].values["candidates"]
+
+
+@pytest.fixture
+def unlabelled(tmp_path):
+    folder = tmp_path / "fewclue/eprstmt"
+    folder.mkdir(parents=True)
+    lines = [json.dumps({"id": 7 + number, "sentence": f"第{number}件很好"}, ensure_ascii=False) for number in range(12)]
+    (folder / "test.json").write_text("\n".join(lines), encoding="utf-8")
+    return DataSource("files", tmp_path)
+
+
+def test_an_unlabelled_split_is_predicted_but_not_scored(run, unlabelled, tmp_path):
+    entry = run(
+        "eprstmt", lambda example: int(example.row_id[-1]) % 2, source=unlabelled, split="test", out=tmp_path, max_templates=1
+    )
+    assert (entry["score"], entry["majority"], entry["gold"], entry["alarms"]) == (None, None, {}, [])
+    assert entry["templates"][0]["metrics"] == {}
+    lines = [json.loads(line) for line in (tmp_path / "predictions/eprstmt.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["id"] for line in lines] == list(range(7, 19))
+
+
+def test_a_constant_prediction_is_noticed_without_labels(run, unlabelled):
+    (alarm,) = run("eprstmt", source=unlabelled, split="test", max_templates=1)["alarms"]
+    assert alarm.startswith("constant prediction")
+
+
+def test_one_line_is_said_per_template(run):
+    lines = []
+    entry = run("csl", right, say=lines.append, max_templates=2)
+    assert [line.split(":")[0] for line in lines] == [f"csl / {template['template']}" for template in entry["templates"]]
+    assert "accuracy 1.000" in lines[0]
+
+
+def test_a_named_template_that_skips_rows_is_scored_on_the_others(run, tmp_path):
+    rows = load_rows(get_task("cluener2020"), "train", SAMPLE)
+    with_entities = sum(bool(row.values["entities"]) for row in rows)
+    assert with_entities < len(rows)
+    entry = run("cluener2020", right, out=tmp_path, split="train", templates=("mention_type_cloze",))
+    assert entry["templates"][0]["n"] == with_entities
+    lines = (tmp_path / "predictions/cluener2020.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == with_entities
+
+
+def test_a_named_template_that_skips_every_row_is_an_input_error(run, tmp_path):
+    folder = tmp_path / "cluener2020"
+    folder.mkdir()
+    (folder / "test.json").write_text('{"text": "天气好", "label": {}}\n', encoding="utf-8")
+    with pytest.raises(InputError, match="skips all 1 rows"):
+        run("cluener2020", split="test", source=DataSource("files", tmp_path), templates=("mention_type_cloze",))
+
+
+def test_templates_of_a_classification_task_rank_choices_and_skip_nothing():
+    for name in ("tnews", "ocnli", "chid", "kuake_qic"):
+        templates = evaluation_templates(get_task(name), Options("validation"))
+        assert templates
+        assert all(t.answer_choices and t.metadata.original_task and not t.skip_if for t in templates)
+
+
+def test_templates_are_limited_and_named():
+    task = get_task("tnews")
+    names = [template.name for template in evaluation_templates(task, Options("validation"))]
+    assert [t.name for t in evaluation_templates(task, Options("validation", max_templates=2))] == names[:2]
+    assert [t.name for t in evaluation_templates(task, Options("validation", templates=(names[-1],)))] == names[-1:]
+    with pytest.raises(InputError, match="no_such_template"):
+        evaluation_templates(task, Options("validation", templates=("no_such_template",)))
+
+
+def test_suite_score_is_the_mean_or_nothing():
+    assert suite_score([{"score": 0.5}, {"score": 1.0}]) == 0.75
+    assert suite_score([{"score": 0.5}, {"score": None}]) is None
+    assert suite_score([]) is None

@@ -1,0 +1,97 @@
+import pytest
+import yaml
+
+from mengzi_mt.config import TrainingSettings
+from mengzi_mt.errors import InputError
+from mengzi_mt.models.t5 import is_tied, save_model
+from mengzi_mt.tasks.data_map import load_data_map
+from mengzi_mt.tasks.rows import DataSource
+from mengzi_mt.training.checkpoint import read_manifest
+from mengzi_mt.training.loop import train
+from mengzi_mt.training.setup import resolve, set_up
+
+
+def test_zero_shot_task_is_refused(make_run):
+    with pytest.raises(InputError, match="trains on zero-shot tasks: eprstmt") as caught:
+        make_run(mixture={"tasks": ["lcqmc", "eprstmt"]})
+    assert caught.value.where == "recipe 'tiny', key mixture.tasks"
+    assert "mixture.allow_zero_shot_tasks: true" in caught.value.fix
+
+
+def test_zero_shot_task_that_is_allowed_stands_in_the_checkpoint(make_run):
+    run = make_run(mixture={"tasks": ["lcqmc", "eprstmt"], "allow_zero_shot_tasks": True}, training={"steps": 1})
+    assert read_manifest(train(run))["zero_shot_tasks_trained_on"] == ["eprstmt"]
+
+
+@pytest.mark.parametrize(("split", "flag"), [("train", False), ("test", True), ("[train, test]", True)])
+def test_training_on_an_official_test_split_is_flagged(make_recipe, tmp_path, split, flag):
+    folder = tmp_path / "data" / "lcqmc"
+    folder.mkdir(parents=True)
+    lines = [f"问题{n}\t提问{n}\t{n % 2}" for n in range(60)]
+    (folder / "extract.txt").write_text("\n".join(lines), encoding="utf-8")
+    path = tmp_path / "map.yaml"
+    path.write_text(f"tasks: {{lcqmc: {{train: {{files: [extract.txt], official_split: {split}}}}}}}", encoding="utf-8")
+    source = DataSource("files", tmp_path / "data", load_data_map(path))
+    run = set_up(make_recipe(mixture={"tasks": ["lcqmc"]}, training={"steps": 1}), source)
+    data = read_manifest(train(run))["data"]["lcqmc"]
+    assert data["trained_on_official_test"] is flag
+    assert data["official_split"] == yaml.safe_load(f"[{split.strip('[]')}]")
+    assert (data["data_map"], data["research_only"]) == ("map", True)
+    assert 0 < data["rows"] < data["read"] + 1 == 61
+
+
+def test_folder_in_the_hubs_layout_gives_model_and_tokenizer(make_recipe, initial_model, tokenizer):
+    recipe = make_recipe(model={"tokenizer": None})
+    assert {path.name for path in initial_model.iterdir()} >= {"config.json", "model.safetensors", "spiece.model"}
+    run = set_up(recipe, DataSource("sample"))
+    assert not is_tied(run.model)
+    assert (run.tokenizer.pad_token_id, run.tokenizer.eos_token_id) == (0, 1)
+    assert len(run.tokenizer) == run.model.config.vocab_size == len(tokenizer)
+    assert train(run).is_dir()
+
+
+def test_dropout_of_the_recipe_reaches_the_model(make_run):
+    assert make_run(model={"dropout": 0.25}).model.config.dropout_rate == 0.25
+
+
+def test_tokenizer_larger_than_the_model_is_refused(make_run, tiny_model, tmp_path):
+    save_model(tiny_model(vocabulary=300), tmp_path)
+    with pytest.raises(InputError, match=r"tokenizer has 2,400 pieces, the model only 300"):
+        make_run(model={"init": str(tmp_path)})
+
+
+def test_tokenizer_is_trained_once_a_run_folder(make_recipe):
+    model = {"shape": "micro", "init": None, "tokenizer": "train"}
+    recipe = make_recipe(model=model, mixture={"tasks": ["lcqmc"]})
+    first, second = (set_up(recipe, DataSource("sample")) for _ in range(2))
+    assert (recipe.run_dir / "tokenizer" / "tokenizer.json").is_file()
+    assert first.tokenizer.get_vocab() == second.tokenizer.get_vocab()
+    assert first.model.config.vocab_size == len(first.tokenizer) < 8_000
+
+
+def test_mixture_and_validation_follow_the_recipe(make_run):
+    run = make_run(mixture={"rows_per_task": 20}, data={"validation_rows": 3})
+    assert [len(pool.rows) for pool in run.mixture.pools] == [20, 20]
+    assert run.mixture.rates == [0.5, 0.5]
+    assert {task: len(examples) for task, examples in run.validation.items()} == {"lcqmc": 3, "finre": 3}
+    trained = {row.row_id for row in run.mixture.pools[0].rows}
+    assert not trained & {example.row_id for example in run.validation["lcqmc"]}
+    assert make_run(data={"validation_rows": 0}).validation == {"lcqmc": [], "finre": []}
+
+
+def test_templates_are_those_that_the_recipe_names(make_run):
+    chosen = make_run().mixture.pools[0].templates[1].name
+    run = make_run(mixture={"templates": {"lcqmc": [chosen]}, "original_only": True})
+    assert [template.name for template in run.mixture.pools[0].templates] == [chosen]
+    assert all(template.metadata.original_task for pool in run.mixture.pools for template in pool.templates)
+
+
+@pytest.mark.parametrize("name", ["float16", "fp16", "half", 16])
+def test_float16_is_refused_with_the_reason(name):
+    with pytest.raises(ValueError, match="overflow its range and the loss becomes NaN; use bfloat16"):
+        TrainingSettings(steps=1, precision=name)
+
+
+def test_shipped_folder_is_found_by_its_name(tmp_path):
+    assert resolve("recipes").endswith("recipes") and resolve(str(tmp_path)) == str(tmp_path)
+    assert resolve("owner/model") == "owner/model"
