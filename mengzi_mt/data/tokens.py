@@ -45,9 +45,12 @@ class Encoder:
         self.pad = int(tokenizer.pad_token_id or 0)
 
     def __call__(self, text: str) -> list[int]:
-        """Ids of one text without special tokens. Lone surrogates, which no UTF-8 text has, become U+FFFD."""
+        """Ids of one text. No text becomes a special token: ``</s>`` in a row is spelled out.
+
+        Lone surrogates, which no UTF-8 text has, become U+FFFD.
+        """
         clean = text if text.isascii() or not _has_surrogate(text) else _without_surrogates(text)
-        ids: list[int] = self.tokenizer(clean, add_special_tokens=False).input_ids
+        ids: list[int] = self.tokenizer(clean, add_special_tokens=False, split_special_tokens=True).input_ids
         return ids
 
     def inputs(self, example: TextExample, limit: int) -> tuple[list[int], int]:

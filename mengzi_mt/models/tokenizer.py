@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mengzi_mt.errors import InputError, RunError, first_line
+from mengzi_mt.errors import InputError, MengziError, RunError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 SENTINELS = 100
 NEWLINE = "\n"
 PAD, EOS, UNK = 0, 1, 2
+NEVER = -1_000.0
+"""Score of pieces that no text may become, control symbols and bytes: spelling them out is always cheaper."""
 
 
 def read_texts(paths: Iterable[Path]) -> Iterator[str]:
@@ -83,11 +85,11 @@ def train_tokenizer(
     import sentencepiece
 
     sentencepiece.set_random_generator_seed(seed)
-    sentences = (line for text in texts for line in text.split(NEWLINE) if line.strip())
+    failures: list[MengziError] = []
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=sentences,
+            sentence_iterator=_sentences(texts, failures),
             model_writer=model,
             model_type="unigram",
             vocab_size=vocabulary - SENTINELS,
@@ -109,11 +111,23 @@ def train_tokenizer(
             hard_vocab_limit=not partial,
             minloglevel=1,
         )
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, MengziError) as error:
+        if failures:
+            raise failures[0] from error
         raise RunError(f"The tokenizer could not be trained: {error}", fix="give more text or a smaller --vocabulary") from error
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "spiece.model").write_bytes(model.getvalue())
     return from_sentencepiece(folder)
+
+
+def _sentences(texts: Iterable[str], failures: list[MengziError]) -> Iterator[str]:
+    """Lines of the texts. An error on the way is kept in ``failures``, since SentencePiece would swallow all but its text."""
+    try:
+        for text in texts:
+            yield from (line for line in text.split(NEWLINE) if line.strip())
+    except MengziError as error:
+        failures.append(error)
+        raise
 
 
 def from_sentencepiece(folder: Path) -> PreTrainedTokenizerBase:
@@ -128,7 +142,8 @@ def from_sentencepiece(folder: Path) -> PreTrainedTokenizerBase:
 
     proto: Any = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # protobuf makes the class at run time
     proto.ParseFromString((folder / "spiece.model").read_bytes())
-    pieces = [(piece.piece, piece.score) for piece in proto.pieces]
+    written = (proto.SentencePiece.NORMAL, proto.SentencePiece.USER_DEFINED)
+    pieces = [(piece.piece, piece.score if piece.type in written else NEVER) for piece in proto.pieces]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=UNK, byte_fallback=True))
     tokenizer.normalizer = normalizers.Precompiled(proto.normalizer_spec.precompiled_charsmap)
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="never", split=False)

@@ -65,7 +65,7 @@ def save_checkpoint(
         shutil.rmtree(replaced, ignore_errors=True)
         beside.mkdir(parents=True)
         save_model(model, beside, dtype)
-        tokenizer.save_pretrained(str(beside))
+        _save_tokenizer(tokenizer, beside)
         if state is not None:
             (beside / STATE_DIR).mkdir()
             _save_tensors({"optimiser": state.optimiser, "rng": state.rng}, beside / STATE_DIR / "tensors.pt")
@@ -90,6 +90,15 @@ def save_checkpoint(
             where=f"{folder} ({free:,} MiB free on that disk)",
             fix="free some space and run the same command again; it resumes from the last complete checkpoint",
         ) from error
+
+
+def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """The tokenizer's files, ``tokenizer.json`` without the indentation that is a third of its size."""
+    tokenizer.save_pretrained(str(folder))
+    path = folder / "tokenizer.json"
+    if path.is_file():
+        compact = json.dumps(json.loads(path.read_text(encoding="utf-8")), ensure_ascii=False, separators=(",", ":"))
+        path.write_text(compact, encoding="utf-8")
 
 
 def _save_tensors(value: Any, path: Path) -> None:

@@ -243,7 +243,7 @@ def _restore(folder: Path, run: Run, optimiser: torch.optim.Optimizer) -> Traine
     from mengzi_mt.models.t5 import WEIGHTS_FILE
 
     state = load_state(folder)
-    different = _differences(state.recipe, run.recipe.model_dump(mode="json"))
+    different = _differences(_with_defaults(state.recipe), run.recipe.model_dump(mode="json"))
     if different:
         raise InputError(
             "The run folder holds checkpoints of another recipe: " + "; ".join(different),
@@ -259,6 +259,14 @@ def _restore(folder: Path, run: Run, optimiser: torch.optim.Optimizer) -> Traine
     if "cuda" in state.rng and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state.rng["cuda"])
     return state
+
+
+def _with_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A saved recipe with the keys that were added since it was saved, at their defaults."""
+    try:
+        return Recipe.model_validate(recipe).model_dump(mode="json")
+    except ValueError:
+        return recipe
 
 
 def _differences(old: Any, new: Any, path: str = "") -> list[str]:

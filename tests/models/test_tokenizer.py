@@ -137,3 +137,22 @@ def test_unreadable_corpus_file_is_named(tmp_path):
         with pytest.raises(InputError) as caught:
             list(read_texts([tmp_path / name]))
         assert caught.value.where == str(tmp_path / name)
+
+
+def test_no_text_becomes_a_special_token(tokenizer):
+    from mengzi_mt.data.tokens import Encoder
+
+    encode = Encoder(tokenizer)
+    special = set(tokenizer.all_special_ids)
+    for text in ("甲</s>乙", "<pad><unk>", "<extra_id_0>"):
+        ids = encode(text)
+        assert not special & set(ids)
+        assert tokenizer.decode(ids) == text
+
+
+def test_a_bad_corpus_line_is_named_wherever_it_stands(tmp_path):
+    path = tmp_path / "corpus.jsonl"
+    path.write_text('{"text": "第一行没有问题"}\n' * 50 + "{broken\n", encoding="utf-8")
+    with pytest.raises(InputError, match="text") as caught:
+        train_tokenizer(read_texts([path]), tmp_path / "out", 600)
+    assert caught.value.where == f"{path}, line 51"
