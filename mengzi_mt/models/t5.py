@@ -78,7 +78,9 @@ def load_model(
     """
     where = str(name_or_path)
     if not Path(where).exists() and (where.startswith((".", "/", "~")) or where.count("/") != 1):
-        raise InputError("The model folder does not exist", where=where, fix="check the path, or give a hub name (owner/name)")
+        raise InputError(
+            "No model can be loaded: the folder does not exist", where=where, fix="check the path, or give a hub name (owner/name)"
+        )
     try:
         config = AutoConfig.from_pretrained(where)
     except Exception as error:  # the library raises OSError, ValueError and JSON errors for one cause
