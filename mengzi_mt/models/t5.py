@@ -127,6 +127,7 @@ def save_model(model: T5ForConditionalGeneration, folder: Path, dtype: torch.dty
         if key not in skipped
     }
     save_file(tensors, str(folder / WEIGHTS_FILE), metadata={"format": "pt"})
+    (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors writes files that only their owner may read
     config: dict[str, Any] = model.config.to_dict()
     config["tie_word_embeddings"] = tied
     config["architectures"] = [type(model).__name__]

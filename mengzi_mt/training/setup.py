@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +80,14 @@ def training_templates(task: Task, recipe: Recipe) -> list[Template]:
 
 
 def validation_examples(task: Task, rows: Rows | None, templates: list[Template], limit: int) -> list[TextExample]:
-    """Held-out examples, each through one of the templates in turn."""
+    """At most ``limit`` held-out examples, each through one of the templates in turn.
+
+    They are drawn by hash: many files are sorted by label, so their first rows would all be of one class.
+    """
     if rows is None:
         return []
-    pool = make_pool(task, rows.rows[:limit], templates)
+    drawn = sorted(rows.rows, key=lambda row: hashlib.sha256(row.row_id.encode()).digest())[:limit]
+    pool = make_pool(task, drawn, templates)
     examples = []
     for number, row in enumerate(pool.rows):
         usable = pool.templates_for(row)

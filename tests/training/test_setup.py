@@ -95,3 +95,16 @@ def test_float16_is_refused_with_the_reason(name):
 def test_shipped_folder_is_found_by_its_name(tmp_path):
     assert resolve("recipes").endswith("recipes") and resolve(str(tmp_path)) == str(tmp_path)
     assert resolve("owner/model") == "owner/model"
+
+
+def test_validation_examples_are_drawn_across_a_sorted_file():
+    from mengzi_mt.data.examples import select_templates
+    from mengzi_mt.tasks.registry import get_task
+    from mengzi_mt.tasks.rows import ReadCounts, Row, Rows
+    from mengzi_mt.training.setup import validation_examples
+
+    task = get_task("chnsenticorp")
+    rows = [Row(f"f:{n}", {"review": f"第{n}条评论", "label": int(n >= 500)}) for n in range(1000)]
+    examples = validation_examples(task, Rows(task, "validation", rows, ReadCounts(), {}), select_templates(task, None)[:1], 40)
+    assert len(examples) == 40
+    assert len({example.targets for example in examples}) == 2
