@@ -12,14 +12,15 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache, wraps
 from typing import Any
 
-from jinja2 import StrictUndefined, nodes, pass_context
+import jinja2
+from jinja2 import StrictUndefined, Undefined, nodes, pass_context
 from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 MAX_STEPS = 200_000
@@ -100,11 +101,25 @@ def _counted(items: Iterable[Any]) -> Iterator[Any]:
 
 
 class _Guard(NodeTransformer):
-    """Wraps every loop's iterable, and every concatenation and assignment, in a budget check."""
+    """Wraps every loop's iterable, and every concatenation, assignment and literal list, in a budget check.
+
+    What may change after it was checked (``mutable``) is checked again where it is compared or turned into text.
+    """
+
+    def __init__(self, mutable: bool = False) -> None:
+        self.mutable = mutable
 
     @staticmethod
     def _call(name: str, value: Any) -> nodes.Call:
         return nodes.Call(nodes.Name(name, "load"), [value], [], None, None, lineno=value.lineno)
+
+    def _literal(self, node: nodes.Literal) -> nodes.Expr:
+        """``[x, x]`` doubles what it holds; nested often enough it grows without any operation."""
+        self.generic_visit(node)
+        plain = all(isinstance(inner, (nodes.Const, nodes.Pair, nodes.Literal)) for inner in node.find_all(nodes.Node))
+        return node if plain or getattr(node, "ctx", "load") != "load" else self._call("_bounded", node)
+
+    visit_List = visit_Tuple = visit_Dict = _literal
 
     def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: N802
         """A loop spends a step an iteration."""
@@ -113,9 +128,22 @@ class _Guard(NodeTransformer):
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Expr:  # noqa: N802
-        """``~`` is no operator that the sandbox intercepts."""
+        """``~`` is no operator that the sandbox intercepts; two pieces at a time, so that no more than one is too long."""
         self.generic_visit(node)
-        return self._call("_bounded", node)
+        pieces = [self._call("_bounded", piece) if self.mutable else piece for piece in node.nodes]
+        joined = pieces[0]
+        for piece in pieces[1:]:
+            joined = self._call("_bounded", nodes.Concat([joined, piece], lineno=node.lineno))
+        return joined
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Compare:  # noqa: N802
+        """Comparing lists goes through all that they hold."""
+        self.generic_visit(node)
+        if self.mutable:
+            node.expr = self._call("_bounded", node.expr)
+            for operand in node.ops:
+                operand.expr = self._call("_bounded", operand.expr)
+        return node
 
     def visit_Assign(self, node: nodes.Assign) -> nodes.Assign:  # noqa: N802
         """What is kept under a name may be doubled."""
@@ -203,13 +231,26 @@ def _guard_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]
 
 
 class BoundedEnvironment(ImmutableSandboxedEnvironment):
-    """A strict sandbox whose renderings are bounded in steps, in size and in time."""
+    """A sandbox whose renderings are bounded in steps, in size and in time; strict unless it is told otherwise.
+
+    Args:
+        undefined: what an unknown name becomes; by default an error.
+        mutable: whether a template may change lists and dicts. The row's own are the caller's to copy.
+        filters: filters beside Jinja's and promptsource's, or in their place.
+    """
 
     intercepted_binops = frozenset(["*", "**", "+", "%"])
 
-    def __init__(self) -> None:
-        super().__init__(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, finalize=_bounded)
+    def __init__(
+        self,
+        undefined: type[Undefined] = StrictUndefined,
+        mutable: bool = False,
+        filters: Mapping[str, Callable[..., Any]] | None = None,
+    ) -> None:
+        super().__init__(undefined=undefined, autoescape=False, keep_trailing_newline=True, finalize=_bounded)
+        self.mutable = mutable
         self.filters.update(choice=_choice, most_frequent=_most_frequent, highlight=_highlight)
+        self.filters.update(filters or {})
         self.filters = {name: _guard_filter(name, function) for name, function in self.filters.items()}
         self.globals.pop("lipsum")
         self.globals.update(zip=zip, _counted=_counted, _bounded=_bounded)
@@ -224,6 +265,16 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             kept.append(piece)
         _spend(length)
         return "".join(kept)
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """No internals, and no method that changes a value unless the environment is mutable."""
+        parent = SandboxedEnvironment if self.mutable else ImmutableSandboxedEnvironment
+        return parent.is_safe_attribute(self, obj, attr, value)
+
+    def unsafe_undefined(self, obj: Any, attribute: str) -> Undefined:
+        """What the sandbox hides is an error even where unknown names are not."""
+        hidden = f"access to attribute {attribute!r} of {type(obj).__name__!r} object is unsafe."
+        return StrictUndefined(hidden, name=attribute, obj=obj, exc=SecurityError)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """An operation whose result is estimated before it is computed."""
@@ -243,6 +294,8 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         method = getattr(obj, "__wrapped__", obj)
         text = getattr(method, "__self__", None)
         growth = _METHOD_GROWTH.get(getattr(method, "__name__", "")) if isinstance(text, str) else None
+        if self.mutable:
+            _refuse_growth(_size([text if isinstance(text, (list, dict, set)) else "", *args, *kwargs.values()]))
         if growth:
             args = tuple(list(_counted(arg)) if isinstance(arg, Iterator) else arg for arg in args)
             _refuse_growth(growth(text, *args, **kwargs))
@@ -251,11 +304,13 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
     def call_test(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """A test on the budget, as ``select`` runs it for every item."""
         _spend()
+        if self.mutable:
+            _refuse_growth(_size([*args, *kwargs.values()]))
         return super().call_test(name, *args, **kwargs)
 
     def guarded(self, tree: nodes.Template) -> nodes.Template:
         """The same syntax tree with every loop and every growing value on a budget."""
-        guarded: nodes.Template = _Guard().visit(tree)
+        guarded: nodes.Template = _Guard(self.mutable).visit(tree)
         guarded.set_environment(self)
         return guarded
 
@@ -266,17 +321,14 @@ def environment() -> BoundedEnvironment:
     return BoundedEnvironment()
 
 
-@lru_cache(maxsize=1024)
-def compile_condition(expression: str) -> Callable[..., Any]:
-    """A ``skip_if`` expression compiled once; call it with the example's values as keywords.
+def compile_tree(tree: nodes.Template) -> jinja2.Template:
+    """A syntax tree as a template of the one environment, on its budgets."""
+    env = environment()
+    code = env.compile(env.guarded(tree))
+    return jinja2.Template.from_code(env, code, env.make_globals(None))
 
-    Raises:
-        jinja2.TemplateError: the expression does not parse.
-    """
-    compiled = environment().compile_expression(expression, undefined_to_none=False)
 
-    def evaluate(**values: Any) -> bool:
-        reset_steps()
-        return bool(compiled(**values))
-
-    return evaluate
+def run_part(part: jinja2.Template, context: dict[str, Any]) -> str:
+    """Render with a fresh budget."""
+    reset_steps()
+    return part.render(context)

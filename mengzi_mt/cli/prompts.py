@@ -56,8 +56,8 @@ def render(
     data: DataKind = None,
 ) -> None:
     """Show what templates render on chosen rows."""
+    from mengzi_mt.conditions import compile_condition
     from mengzi_mt.data.examples import bound_templates
-    from mengzi_mt.sandbox import compile_condition
     from mengzi_mt.tasks.registry import get_task
     from mengzi_mt.tasks.rows import available_splits, load_rows
 
@@ -71,7 +71,7 @@ def render(
     for row in load_rows(task, splits[0], source, limit=skip + rows).rows[skip:]:
         for item in chosen:
             typer.secho(f"── {task.name} / {item.name} / {row.row_id}", fg="cyan")
-            if item.skip_if and compile_condition(item.skip_if)(**row.values):
+            if item.skip_if and compile_condition(item.skip_if)(row.values):
                 typer.echo("(skips this row)\n")
                 continue
             labelled = not task.gold_fields or bool(task.gold_fields & set(row.values))

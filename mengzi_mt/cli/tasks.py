@@ -97,7 +97,7 @@ def check(
                     report.append(
                         {
                             "task": name, "data": source.kind, "split": split, "rows": len(rows), "read": counts.read,
-                            "skipped": counts.skipped, "bad": counts.bad, "answer_offsets_repaired": counts.repaired,
+                            "groups": counts.groups,                            "skipped": counts.skipped, "bad": counts.bad, "answer_offsets_repaired": counts.repaired,
                         }
                     )  # fmt: skip
             except MengziError as error:

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from mengzi_mt.conditions import compile_condition
 from mengzi_mt.errors import InputError
+from mengzi_mt.prompts.rendering import Span
 from mengzi_mt.prompts.template import Template
 from mengzi_mt.prompts.template_set import TemplateSet, load_templates
-from mengzi_mt.sandbox import compile_condition
 from mengzi_mt.tasks.rows import Row
 from mengzi_mt.tasks.task import Task
 
 
-@dataclass(frozen=True, slots=True)
-class TextExample:
+class TextExample(NamedTuple):
     """One text-to-text example.
 
-    ``shrinkable`` holds ``(start, end)`` character spans of ``inputs`` that may be cut when it is too long.
+    ``shrinkable`` holds the character spans of ``inputs`` that may be cut when it is too long, and where each is cut.
     ``targets`` is empty on unlabelled rows; ``choices`` is None for free generation.
     """
 
     inputs: str
     targets: str
     choices: tuple[str, ...] | None
-    shrinkable: tuple[tuple[int, int], ...]
+    shrinkable: tuple[Span, ...]
     weight: float
     task: str
     template: str
@@ -66,7 +65,7 @@ def usable(template: Template, row: Row) -> bool:
     if not template.skip_if:
         return True
     try:
-        return not compile_condition(template.skip_if)(**row.values)
+        return not compile_condition(template.skip_if)(row.values)
     except Exception as error:
         raise InputError(f"skip_if fails on row {row.row_id}: {error}", where=template.place, fix="correct it") from error
 

@@ -71,7 +71,7 @@ class Encoder:
 
 
 def fit_inputs(example: TextExample, encode: Encode, limit: int, eos: int) -> tuple[list[int], int]:
-    """Input ids cut to at most ``limit`` tokens by shortening the tails of the shrinkable spans, in proportion.
+    """Input ids cut to at most ``limit`` tokens by shortening the shrinkable spans in proportion, each where it says.
 
     Where even empty spans do not make it fit, the ids come back longer than ``limit``: the instruction, the question
     and the choices are never cut.
@@ -81,7 +81,7 @@ def fit_inputs(example: TextExample, encode: Encode, limit: int, eos: int) -> tu
     """
     text = example.inputs
     ids = encode(text)
-    total = sum(end - start for start, end in example.shrinkable)
+    total = sum(span.end - span.start for span in example.shrinkable)
     keep = total
     while len(ids) + 1 > limit and keep > 0:
         characters = len(example.inputs) - total + keep
@@ -96,8 +96,10 @@ def _shortened(example: TextExample, keep: int, total: int) -> str:
     """The inputs with at most ``keep`` of the ``total`` characters of the shrinkable spans."""
     pieces: list[str] = []
     last = 0
-    for start, end in example.shrinkable:
-        pieces.append(example.inputs[last : start + (end - start) * keep // total])
+    for start, end, cut in example.shrinkable:
+        kept = (end - start) * keep // total
+        front = {"tail": kept, "head": 0, "middle": (kept + 1) // 2}[cut]
+        pieces += [example.inputs[last : start + front], example.inputs[end - (kept - front) : end]]
         last = end
     return "".join([*pieces, example.inputs[last:]])
 

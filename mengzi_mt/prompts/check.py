@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from mengzi_mt.conditions import compile_condition
 from mengzi_mt.errors import InputError, nearest
 from mengzi_mt.prompts.template import Template
 from mengzi_mt.prompts.template_set import TemplateSet
-from mengzi_mt.sandbox import compile_condition
 
 MAX_PLACES = 3
 """How many rows a finding names."""
@@ -95,7 +95,7 @@ def _check_row(check: TemplateCheck, row_id: str, row: Mapping[str, Any], values
                 template.render(values, row_id, with_target=False)
                 check.rendered += 1
             return
-        if template.skip_if and compile_condition(template.skip_if)(**row):
+        if template.skip_if and compile_condition(template.skip_if)(row):
             check.skipped += 1
             return
         prompt = template.render(values, row_id)

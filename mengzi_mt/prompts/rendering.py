@@ -1,39 +1,40 @@
 """Rendering: a template is parsed, split at ``|||`` and compiled once, then rendered for every row.
 
 The split is made in the syntax tree, not in the rendered text. So a field that contains ``|||`` cannot move it, an
-unlabelled row needs no target, and shrinkable fields leave their exact character spans behind.
+unlabelled row needs no target, and shrinkable fields leave their exact character spans behind. Most templates become
+one plain Python function (:mod:`mengzi_mt.prompts.native`); the sandbox renders the others, and every row on which that
+function gives up, to the same text.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import jinja2
-from jinja2 import meta, nodes
-from jinja2.visitor import NodeTransformer
+from jinja2 import meta
 
 from mengzi_mt.errors import InputError
-from mengzi_mt.sandbox import environment, reset_steps
+from mengzi_mt.prompts.native_template import NativeTemplate, native_template
+from mengzi_mt.prompts.trees import (
+    SEPARATOR,
+    Cut,
+    RenderedPrompt,
+    Shrink,
+    Span,
+    mark_shrinkable,
+    split_parts,
+    strip_marks,
+    without_marks,
+)  # fmt: skip
+from mengzi_mt.sandbox import compile_tree, environment, run_part
 
-SEPARATOR = "|||"
-_OPEN, _CLOSE = "\ufdd0", "\ufdd1"  # around what a shrinkable field printed; Unicode keeps both out of every text
+__all__ = ["SEPARATOR", "CompiledTemplate", "Cut", "RenderedPrompt", "Shrink", "Span", "compile_template"]
+
 _PROTECTED = "\ufdd2"  # stands for a field's own separator while choices are split
 _FAILURES = (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, LookupError, AttributeError)
-_CAPTURES = (nodes.AssignBlock, nodes.Macro, nodes.CallBlock, nodes.FilterBlock)
-
-
-@dataclass(frozen=True, slots=True)
-class RenderedPrompt:
-    """One rendered example. ``shrinkable`` holds ``(start, end)`` character spans of ``inputs`` that may be cut."""
-
-    inputs: str
-    targets: str | None
-    choices: tuple[str, ...] | None
-    shrinkable: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -48,24 +49,34 @@ class CompiledTemplate:
     input_names: frozenset[str]
     target_names: frozenset[str]
     choice_names: frozenset[str]
+    native: NativeTemplate | None = None
 
     @property
     def names(self) -> frozenset[str]:
         """Every example key that the template reads."""
         return self.input_names | self.target_names | self.choice_names
 
-    def render(self, values: Mapping[str, Any], seed: str = "", with_target: bool = True) -> RenderedPrompt:
+    def render(self, values: Mapping[str, Any], seed: tuple[str, ...] = (), with_target: bool = True) -> RenderedPrompt:
         """See :meth:`mengzi_mt.prompts.template.Template.render`."""
+        if self.native is not None:
+            try:
+                return self.native(values, with_target)
+            except Exception:  # whatever it is, the sandbox knows how to say it
+                pass
+        return self.render_sandboxed(values, seed, with_target)
+
+    def render_sandboxed(self, values: Mapping[str, Any], seed: tuple[str, ...] = (), with_target: bool = True) -> RenderedPrompt:
+        """The same by the sandbox alone."""
         try:
-            context = {key: _without_marks(value) if isinstance(value, str) else value for key, value in values.items()}
-            context["_seed"] = seed
+            context = {key: without_marks(value) for key, value in values.items()}
+            context["_seed"] = "/".join(seed)
             choices = self.fixed_choices
             if choices is None and self.choices_part is not None:
-                choices = _split_choices(_run(self.choices_part, _protected(context)))
+                choices = _split_choices(run_part(self.choices_part, _protected(context)))
             if choices is not None:
                 context["answer_choices"] = list(choices)
-            inputs, spans = _strip_marks(_run(self.input_part, context))
-            targets = _run(self.target_part, context).strip() if with_target else None
+            inputs, spans = strip_marks(run_part(self.input_part, context))
+            targets = run_part(self.target_part, context).strip() if with_target else None
         except jinja2.UndefinedError as error:
             raise InputError(
                 f"The template names something that the row does not have: {error.message}",
@@ -77,11 +88,6 @@ class CompiledTemplate:
         except (RecursionError, MemoryError) as error:
             raise InputError("The template recurses without end", where=self.where, fix="correct the template") from error
         return RenderedPrompt(inputs, targets, choices, spans)
-
-
-def _run(part: jinja2.Template, context: dict[str, Any]) -> str:
-    reset_steps()
-    return part.render(context)
 
 
 def _split_choices(text: str) -> tuple[str, ...]:
@@ -99,37 +105,8 @@ def _protected(value: Any) -> Any:
     return value
 
 
-def _without_marks(text: str) -> str:
-    return text.replace(_OPEN, "").replace(_CLOSE, "")
-
-
-def _strip_marks(text: str) -> tuple[str, tuple[tuple[int, int], ...]]:
-    """The text without marks and surrounding blanks, and the spans that the marks enclosed."""
-    if _OPEN not in text:
-        return text.strip(), ()
-    spans: list[tuple[int, int]] = []
-    pieces: list[str] = []
-    length, start, depth = 0, 0, 0
-    for piece in re.split(f"([{_OPEN}{_CLOSE}])", text):
-        if piece == _OPEN:
-            start = length if depth == 0 else start
-            depth += 1
-        elif piece == _CLOSE:
-            depth -= 1
-            if depth == 0:
-                spans.append((start, length))
-        else:
-            pieces.append(piece)
-            length += len(piece)
-    plain = "".join(pieces)
-    stripped = plain.strip()
-    offset = len(plain) - len(plain.lstrip())
-    clipped = [(max(a - offset, 0), min(b - offset, len(stripped))) for a, b in spans]
-    return stripped, tuple((a, b) for a, b in clipped if b > a)
-
-
 @lru_cache(maxsize=8192)
-def compile_template(jinja: str, answer_choices: str | None, shrink: frozenset[str], *, where: str) -> CompiledTemplate:
+def compile_template(jinja: str, answer_choices: str | None, shrink: Shrink, *, where: str) -> CompiledTemplate:
     """Parse, split and compile one template.
 
     Raises:
@@ -137,13 +114,13 @@ def compile_template(jinja: str, answer_choices: str | None, shrink: frozenset[s
     """
     env = environment()
     try:
-        before, after = _split(jinja, where)
+        before, after, _ = split_parts(jinja, where)
         input_names, target_names = (frozenset(meta.find_undeclared_variables(part)) for part in (before, after))
         choices_tree = env.parse(answer_choices) if answer_choices else None
         choice_names = frozenset(meta.find_undeclared_variables(choices_tree)) if choices_tree else frozenset()
-        input_part = _compile(_mark(before, shrink)) if shrink else _compile(before)
-        target_part = _compile(after)
-        choices_part = _compile(choices_tree) if choices_tree else None
+        input_part = compile_tree(mark_shrinkable(before, shrink)) if shrink else compile_tree(before)
+        target_part = compile_tree(after)
+        choices_part = compile_tree(choices_tree) if choices_tree else None
     except jinja2.TemplateSyntaxError as error:
         raise InputError(
             f"The template does not parse: {error.message}", where=f"{where}, line {error.lineno} of its jinja", fix="correct it"
@@ -151,78 +128,11 @@ def compile_template(jinja: str, answer_choices: str | None, shrink: frozenset[s
     fixed = None
     if choices_part is not None and not choice_names:
         try:
-            fixed = _split_choices(_run(choices_part, {}))
+            fixed = _split_choices(run_part(choices_part, {}))
         except (*_FAILURES, RecursionError, MemoryError) as error:
             raise InputError(f"answer_choices fail: {error}", where=where, fix="correct them") from error
     own = {"answer_choices", "_seed"}
+    native = native_template(jinja, answer_choices, shrink, fixed, where)
     return CompiledTemplate(
-        where, input_part, target_part, choices_part, fixed, input_names - own, target_names - own, choice_names
+        where, input_part, target_part, choices_part, fixed, input_names - own, target_names - own, choice_names, native
     )
-
-
-def _compile(tree: nodes.Template) -> jinja2.Template:
-    env = environment()
-    code = env.compile(env.guarded(tree))
-    return jinja2.Template.from_code(env, code, env.make_globals(None))
-
-
-class _Silence(NodeTransformer):
-    """Removes what a syntax tree prints and keeps what it assigns."""
-
-    def visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> Any:
-        """The node without its printed text, or None; what an assignment or a macro captures is not printed."""
-        if isinstance(node, (nodes.Output, nodes.FilterBlock, nodes.CallBlock)):
-            return None
-        if isinstance(node, (nodes.AssignBlock, nodes.Macro)):
-            return node
-        return super().visit(node, *args, **kwargs)
-
-
-def _split(jinja: str, where: str) -> tuple[nodes.Template, nodes.Template]:
-    """Two trees: what stands before the top-level ``|||``, and what stands after it.
-
-    Whatever is assigned before the separator, in an if or a loop too, stays visible after it; printed text does not.
-    """
-    env = environment()
-    tree = env.parse(jinja)
-    found = [(i, j) for i, node in enumerate(tree.body) if isinstance(node, nodes.Output)
-             for j, part in enumerate(node.nodes) if isinstance(part, nodes.TemplateData) and SEPARATOR in part.data]  # fmt: skip
-    total = sum(part.data.count(SEPARATOR) for part in tree.find_all(nodes.TemplateData))
-    if len(found) != 1 or total != 1:
-        raise InputError(
-            f"The template has {total} separators `|||` of which {len(found)} stand at its top level; it needs exactly one there",
-            where=where,
-            fix="write input|||target, with the separator outside of any if or for",
-        )
-    i, j = found[0]
-    output = tree.body[i]
-    assert isinstance(output, nodes.Output)
-    separator = output.nodes[j]
-    assert isinstance(separator, nodes.TemplateData)
-    left, right = separator.data.split(SEPARATOR)
-    line = separator.lineno
-    head = nodes.Output([*output.nodes[:j], nodes.TemplateData(left, lineno=line)], lineno=line)
-    tail = nodes.Output([nodes.TemplateData(right, lineno=line), *output.nodes[j + 1 :]], lineno=line)
-    silent = [_Silence().visit(node) for node in env.parse(jinja).body[:i]]
-    before = nodes.Template([*tree.body[:i], head], lineno=1)
-    after = nodes.Template([*(node for node in silent if node is not None), tail, *tree.body[i + 1 :]], lineno=1)
-    for part in (before, after):
-        part.set_environment(env)
-    return before, after
-
-
-def _mark(tree: nodes.Template, shrink: frozenset[str]) -> nodes.Template:
-    """Puts marks around every printed expression that reads a shrinkable field; captured text is a value and gets none."""
-    captured = {id(output) for capture in tree.find_all(_CAPTURES) for output in capture.find_all(nodes.Output)}
-    for output in [node for node in tree.find_all(nodes.Output) if id(node) not in captured]:
-        marked: list[nodes.Expr] = []
-        for part in output.nodes:
-            reads = {name.name for name in part.find_all(nodes.Name)} | ({part.name} if isinstance(part, nodes.Name) else set())
-            if isinstance(part, nodes.TemplateData) or not reads & shrink:
-                marked.append(part)
-            else:
-                line = part.lineno
-                marked += [nodes.TemplateData(_OPEN, lineno=line), part, nodes.TemplateData(_CLOSE, lineno=line)]
-        output.nodes = marked
-    tree.set_environment(environment())
-    return tree

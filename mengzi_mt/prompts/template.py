@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
-from mengzi_mt.prompts.rendering import CompiledTemplate, RenderedPrompt, compile_template
+from jinja2 import meta
+
+from mengzi_mt.prompts.rendering import CompiledTemplate, Cut, RenderedPrompt, compile_template
+from mengzi_mt.sandbox import environment
 
 LABEL_REFERENCE = "@"
 """``answer_choices`` that begin with this name a set of the task's label words: ``@labels``, ``@labels.review``."""
@@ -40,10 +45,13 @@ class Template:
     answer_choices: str | None = None
     reference: str = ""
     metadata: TemplateMetadata = TemplateMetadata()
-    shrink: frozenset[str] = frozenset()
+    shrink: Mapping[str, Cut] = field(default_factory=dict)
 
-    def bound_to(self, label_sets: Mapping[str, tuple[str, ...]], shrink: frozenset[str] = frozenset()) -> Template:
+    def bound_to(self, label_sets: Mapping[str, tuple[str, ...]], shrink: Mapping[str, Cut] | None = None) -> Template:
         """The same template with the task's label words injected and the task's shrinkable fields known.
+
+        A template that names ``labels`` (or ``labels_formal``, ``labels_intent``, …) gets that list as an assignment in
+        front, so that it means the same in any other reader of the format.
 
         Raises:
             KeyError: a reference to a set of label words that the task does not have.
@@ -51,13 +59,18 @@ class Template:
         choices = self.answer_choices
         if choices and choices.startswith(LABEL_REFERENCE):
             choices = " ||| ".join(label_sets[choices.removeprefix(LABEL_REFERENCE)])
+        elif choices:
+            choices = _with_label_lists(choices, label_sets)
         own = self.metadata.extra.get("shrink")
-        return replace(self, answer_choices=choices, shrink=frozenset(own) if own is not None else shrink)
+        if isinstance(own, list):
+            own = dict.fromkeys(own, "tail")
+        jinja = _with_label_lists(self.jinja, label_sets)
+        return replace(self, jinja=jinja, answer_choices=choices, shrink=own if own is not None else shrink or {})
 
-    @property
+    @cached_property
     def compiled(self) -> CompiledTemplate:
         """The compiled form, made on first use and shared by equal templates."""
-        return compile_template(self.jinja, self.answer_choices, self.shrink, where=self.place)
+        return compile_template(self.jinja, self.answer_choices, tuple(sorted(self.shrink.items())), where=self.place)
 
     @property
     def place(self) -> str:
@@ -75,9 +88,33 @@ class Template:
         Raises:
             InputError: an undefined name, or a rendering over its bounds; names the template.
         """
-        return self.compiled.render(values, seed=f"{seed}/{self.id}", with_target=with_target)
+        return self.compiled.render(values, (seed, self.id), with_target)
 
     def apply(self, values: Mapping[str, Any], seed: str = "") -> list[str]:
         """promptsource's call: ``[input, target]``, both stripped."""
         rendered = self.render(values, seed)
         return [rendered.inputs, rendered.targets or ""]
+
+
+_LABEL_LIST = re.compile(r"\blabels(?:_\w+)?\b")
+
+
+def _with_label_lists(jinja: str, label_sets: Mapping[str, tuple[str, ...]]) -> str:
+    """The template with an assignment in front for each list of label words that it names."""
+    lists = {}
+    for name in sorted(set(_LABEL_LIST.findall(jinja))) if label_sets else ():
+        if name in meta.find_undeclared_variables(environment().parse(jinja)):
+            lists[name] = label_sets[_label_set_of(name, label_sets)]
+    assigned = "".join(f"{{% set {name} = [{', '.join(map(_quoted, words))}] %}}" for name, words in lists.items())
+    return assigned + jinja
+
+
+def _label_set_of(name: str, label_sets: Mapping[str, tuple[str, ...]]) -> str:
+    """The set that a list's name means: ``labels_formal`` is ``labels.formal``, ``labels_intent_formal`` is ``intent.formal``."""
+    rest = name.removeprefix("labels").removeprefix("_")
+    known = {"labels" if key == "labels" else "labels_" + key.removeprefix("labels.").replace(".", "_"): key for key in label_sets}
+    return known.get(name) or f"labels.{rest}"
+
+
+def _quoted(word: str) -> str:
+    return "'" + word.replace("\\", "\\\\").replace("'", "\\'") + "'"

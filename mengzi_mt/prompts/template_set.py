@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from mengzi_mt.errors import InputError, nearest
+from mengzi_mt.prompts.rendering import Cut
 from mengzi_mt.prompts.template import LABEL_REFERENCE, Template, TemplateMetadata
 from mengzi_mt.resources import resource_dir
 from mengzi_mt.yaml_io import StrictLoader, load_yaml
@@ -62,14 +63,14 @@ class TemplateSet:
 
     def content_hash(self) -> str:
         """SHA-256 (first 16 hex digits) over everything that changes what the templates render."""
-        content = [(t.id, t.jinja, t.answer_choices, sorted(t.shrink), t.skip_if) for t in self.templates]
+        content = [(t.id, t.jinja, t.answer_choices, sorted(t.shrink.items()), t.skip_if) for t in self.templates]
         return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
 def load_templates(
     task: str,
     label_sets: Mapping[str, tuple[str, ...]] | None = None,
-    shrink: frozenset[str] = frozenset(),
+    shrink: Mapping[str, Cut] | None = None,
     root: Path | None = None,
 ) -> TemplateSet:
     """The templates of one task; with ``label_sets``, bound to the task's label words.

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from jinja2 import TemplateError
 
+from mengzi_mt.conditions import compile_condition
 from mengzi_mt.errors import InputError, MengziError, nearest
 from mengzi_mt.resources import resource_dir
-from mengzi_mt.sandbox import compile_condition
 from mengzi_mt.tasks.data_map import DataMap
 from mengzi_mt.tasks.fields import BadRecord, convert_record
 from mengzi_mt.tasks.readers import Located, read_records
@@ -34,9 +34,11 @@ class Row:
 
 @dataclass(slots=True)
 class ReadCounts:
-    """What a read met: records read, skipped by ``skip_if``, bad records skipped, answer offsets repaired."""
+    """What a read met: records read, distinct groups (``group_by``) among them, records skipped by ``skip_if``, bad records
+    skipped, answer and entity offsets repaired."""
 
     read: int = 0
+    groups: int = 0
     skipped: int = 0
     bad: int = 0
     repaired: int = 0
@@ -134,7 +136,7 @@ def _load_files(task: Task, split: str, source: DataSource, limit: int | None) -
         raise InputError(
             f"The task {task.name!r} has no split {split!r}", where=str(folder), fix=nearest(split, [*names, "validation"])
         )
-    missing = [name for name in files if not (folder / name).is_file()]
+    missing = [name for name in files if not _matching(folder, name)]
     if missing:
         raise InputError(
             f"Split {split!r} of the task {task.name!r} needs {', '.join(missing)}, which is not there",
@@ -146,13 +148,21 @@ def _load_files(task: Task, split: str, source: DataSource, limit: int | None) -
     if source.data_map and mapped is not None:
         official = source.data_map.official_split(task.name, file_split)
         provenance.update(data_map=source.data_map.name, official_split=official)
-    parts = [_with_file(folder / name, read_records(folder / name, task.reader), name) for name in files]
+    names_read = [name for pattern in files for name in _matching(folder, pattern)]
+    parts = [_with_file(folder / name, read_records(folder / name, task.reader, name), name) for name in names_read]
     rows = _collect(task, split, parts, provenance, limit=None if cut else limit)
     return _limited(_cut(rows, split, VALIDATION_SHARE), limit) if cut else rows
 
 
 def _present(folder: Path, files: list[str] | None) -> bool:
-    return bool(files) and all((folder / name).is_file() for name in files or ())
+    return bool(files) and all(_matching(folder, name) for name in files or ())
+
+
+def _matching(folder: Path, name: str) -> list[str]:
+    """The files that a name stands for: itself, or what a pattern with ``*`` matches, sorted."""
+    if "*" not in name:
+        return [name] if (folder / name).is_file() else []
+    return sorted(path.relative_to(folder).as_posix() for path in folder.glob(name) if path.is_file())
 
 
 def _folder(task: Task, source: DataSource) -> Path:
@@ -204,6 +214,7 @@ def _collect(
     counts = ReadCounts()
     rows: list[Row] = []
     skip = _compiled_skip(task)
+    groups: set[tuple[str, ...]] = set()
     for part in parts:
         for row_id, place, record in part:
             if limit is not None and len(rows) >= limit:
@@ -220,6 +231,8 @@ def _collect(
                 counts.bad_places.append(place)
                 continue
             counts.repaired += converted.repaired
+            groups.add(tuple(str(converted.values.get(key, "")) for key in task.group_by) or (row_id,))
+            counts.groups = len(groups)
             if skip and _skips(task, skip, converted.values, place):
                 counts.skipped += 1
                 continue
@@ -241,7 +254,7 @@ def _compiled_skip(task: Task) -> Callable[..., Any] | None:
 
 def _skips(task: Task, skip: Any, values: dict[str, Any], place: str) -> bool:
     try:
-        return bool(skip(**values))
+        return bool(skip(values))
     except MengziError:
         raise
     except Exception as error:

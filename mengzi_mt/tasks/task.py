@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import re
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +14,11 @@ from mengzi_mt.errors import InputError
 from mengzi_mt.yaml_io import load_mapping
 
 Unknown = Literal["unknown"]
-FieldType = Literal["string", "integer", "number", "boolean", "strings", "label", "index", "entities", "answers", "object"]
+FieldType = Literal[
+    "string", "integer", "number", "boolean", "strings", "label", "index", "entities", "answers", "object", "objects",
+]  # fmt: skip
+Cut = Literal["tail", "head", "middle"]
+"""Which part of a text goes when an example is too long."""
 GOLD_TYPES = frozenset({"label", "index", "entities", "answers"})
 
 Category = Literal[
@@ -70,15 +76,53 @@ class Source(_Spec):
 
 
 class ReaderSpec(_Spec):
-    """A reader's name and its options (see :mod:`mengzi_mt.tasks.readers`)."""
+    """A reader's name and its options (see :mod:`mengzi_mt.tasks.readers`).
 
-    format: Literal["jsonl", "json", "csv", "tsv", "squad"]
+    Attributes:
+        header: column names of a file without header (csv, tsv, parallel), or whether the file has one.
+        record_path: dotted path to the array of records (json).
+        columns: names for records that are arrays (json).
+        keyed: the records stand in an object; their keys go under this name (json).
+        explode: a key whose list holds the true records; what stands around it is repeated with each.
+        history: each exploded record also has ``history``, the list of those before it.
+        drop_from_token: characters to drop from the end of each token (columns).
+        keys: line tag to record key (blocks).
+        siblings: files beside the split's own, one a further column (parallel).
+        files: options that differ for the files that match a pattern.
+    """
+
+    format: Literal["jsonl", "json", "json_stream", "csv", "tsv", "squad", "columns", "blocks", "parallel"]
     header: bool | tuple[str, ...] = True
     encoding: str = "utf-8"
     delimiter: str = Field(default=",", min_length=1, max_length=1)
     quoting: Literal["standard", "none"] = "standard"
     skip_blank_lines: bool = False
     record_path: str | None = None
+    columns: tuple[str, ...] = ()
+    keyed: str | None = None
+    explode: str | None = None
+    history: bool = False
+    drop_from_token: int = Field(default=0, ge=0)
+    keys: dict[str, str] = {}
+    siblings: tuple[str, ...] = ()
+    files: dict[str, dict[str, Any]] = {}
+
+    def for_file(self, name: str) -> ReaderSpec:
+        """The options that hold for one file (its path relative to the task's folder)."""
+        changed = {
+            key: value for pattern, options in self.files.items() if fnmatch(name, pattern) for key, value in options.items()
+        }
+        return ReaderSpec.model_validate({**self.model_dump(exclude={"files"}), **changed}) if changed else self
+
+    @model_validator(mode="after")
+    def _complete(self) -> ReaderSpec:
+        if self.format == "blocks" and not self.keys:
+            raise ValueError("a reader of `format: blocks` needs `keys` (line tag: record key)")
+        if self.format == "parallel" and (not isinstance(self.header, tuple) or len(self.header) != len(self.siblings) + 1):
+            raise ValueError("a reader of `format: parallel` needs `header` with one name for the file and one a sibling")
+        for pattern in self.files:
+            self.for_file(pattern)
+        return self
 
     @field_validator("encoding")
     @classmethod
@@ -91,12 +135,56 @@ class ReaderSpec(_Spec):
 
 
 class FieldSpec(_Spec):
-    """One example key: its type, and the dotted path of the raw record it comes from (``from``, by default the key)."""
+    """One example key: its type, and the dotted path of the raw record it comes from (``from``, by default the key).
+
+    Attributes:
+        source: one path, or several of which the first that the record has is taken.
+        optional: the key may be absent.
+        shrink: the text may be cut when an example is too long; the word says where (true: its tail).
+        join: a list of texts becomes one text with this between them.
+        item: with ``join``, the list holds objects and this key of each is meant.
+        prefix: with ``join``, what stands before each text, in turn (a dialogue's speakers).
+        remove_spaces: blanks go, except between two ASCII words (texts that were word-segmented).
+        pattern: a regular expression; its first group is the value.
+        split: a text becomes a list, cut at this (type ``strings``).
+        labels: the set of ``more_labels`` that a field of type ``label`` or ``entities`` uses; by default the main one.
+        items: of each object of a list, key to dotted path; a path that ends in ``?`` may be absent (type ``objects``).
+    """
 
     type: FieldType
-    source: str | None = Field(default=None, alias="from")
+    source: str | tuple[str, ...] | None = Field(default=None, alias="from")
     optional: bool = False
-    shrink: bool = False
+    shrink: bool | Cut = False
+    join: str | None = None
+    item: str | None = None
+    prefix: tuple[str, ...] = ()
+    remove_spaces: bool = False
+    pattern: str | None = None
+    split: str | None = Field(default=None, min_length=1)
+    labels: str | None = None
+    items: dict[str, str] = {}
+
+    @property
+    def cut(self) -> Cut | None:
+        """Where the text is cut, or None where it must stay whole."""
+        if isinstance(self.shrink, bool):
+            return "tail" if self.shrink else None
+        return self.shrink
+
+    @model_validator(mode="after")
+    def _complete(self) -> FieldSpec:
+        if (self.item or self.prefix) and self.join is None:
+            raise ValueError("`item` and `prefix` need `join`")
+        if (self.type == "objects") != bool(self.items):
+            raise ValueError("a field of type `objects`, and no other, needs `items` (key: path)")
+        if self.pattern is not None:
+            try:
+                groups = re.compile(self.pattern).groups
+            except re.error as error:
+                raise ValueError(f"`pattern` is no regular expression: {error}") from None
+            if groups != 1:
+                raise ValueError(f"`pattern` must have one group, it has {groups}")
+        return self
 
 
 class Submission(_Spec):
@@ -123,6 +211,7 @@ class Task(_Spec):
     reader: ReaderSpec
     fields: dict[str, FieldSpec]
     labels: Annotated[dict[str, str] | None, BeforeValidator(_text_keys)] = None
+    more_labels: dict[str, Annotated[dict[str, str], BeforeValidator(_text_keys)]] = {}
     label_words: dict[str, tuple[str, ...]] = {}
     metrics: tuple[MetricName, ...]
     split_sizes: dict[str, int | Unknown] | Unknown = "unknown"
@@ -134,12 +223,16 @@ class Task(_Spec):
 
     @model_validator(mode="after")
     def _consistent(self) -> Task:
-        labels = self.labels or {}
-        if any(spec.type in ("label", "entities") for spec in self.fields.values()) and not labels:
-            raise ValueError("a field of type `label` or `entities` needs `labels`")
-        for name, words in {"labels": tuple(labels.values()), **self.label_words}.items():
-            if len(words) != len(labels):
-                raise ValueError(f"label_words.{name} has {len(words)} words for {len(labels)} labels")
+        for key, spec in self.fields.items():
+            if spec.type in ("label", "entities") and self.label_set(spec.labels) is None:
+                raise ValueError(
+                    f"the field {key!r} needs `labels`" if spec.labels is None else f"the field {key!r} uses the labels "
+                    f"{spec.labels!r}, which `more_labels` does not have"
+                )  # fmt: skip
+        for name, words in self.label_sets().items():
+            raw = self.label_set(None if name.split(".")[0] == "labels" else name.split(".")[0]) or {}
+            if len(words) != len(raw):
+                raise ValueError(f"label_words.{name.removeprefix('labels.')} has {len(words)} words for {len(raw)} labels")
             twice = sorted({word for word in words if words.count(word) > 1})
             if twice:
                 raise ValueError(f"{name} gives two labels the same words: {', '.join(twice)}")
@@ -153,7 +246,7 @@ class Task(_Spec):
     @property
     def label_field(self) -> str | None:
         """The example key that holds the gold choice's index (type ``label`` or ``index``), if there is one."""
-        return next((key for key, spec in self.fields.items() if spec.type in ("label", "index")), None)
+        return next((key for key, spec in self.fields.items() if spec.type in ("label", "index") and not spec.labels), None)
 
     @property
     def gold_fields(self) -> frozenset[str]:
@@ -161,16 +254,25 @@ class Task(_Spec):
         return frozenset(key for key, spec in self.fields.items() if spec.type in GOLD_TYPES)
 
     @property
-    def shrink_fields(self) -> frozenset[str]:
-        """Example keys whose text may be cut when an example is too long."""
-        return frozenset(key for key, spec in self.fields.items() if spec.shrink)
+    def shrink_fields(self) -> dict[str, Cut]:
+        """Example keys whose text may be cut when an example is too long, and where it is cut."""
+        return {key: spec.cut for key, spec in self.fields.items() if spec.cut}
+
+    def label_set(self, name: str | None) -> dict[str, str] | None:
+        """Raw value to word, in order: the main labels (None) or a set of ``more_labels``."""
+        return self.labels if name is None else self.more_labels.get(name)
 
     def label_sets(self) -> dict[str, tuple[str, ...]]:
-        """Label words by name: ``labels`` is the main set, ``labels.<name>`` are the sets of ``label_words``."""
-        if self.labels is None:
-            return {}
-        sets = {"labels": tuple(self.labels.values())}
-        sets.update({f"labels.{name}": words for name, words in self.label_words.items()})
+        """Label words by the name that templates use.
+
+        ``labels`` is the main set and ``intent`` one of ``more_labels``; ``labels.formal`` and ``intent.formal`` are
+        further wordings, which stand in ``label_words`` as ``formal`` and ``intent.formal``.
+        """
+        sets = {name: tuple(words.values()) for name, words in self.more_labels.items()}
+        if self.labels is not None:
+            sets["labels"] = tuple(self.labels.values())
+        for name, words in self.label_words.items():
+            sets[name if name.split(".")[0] in self.more_labels else f"labels.{name}"] = words
         return sets
 
     def raw_label(self, index: int) -> str:

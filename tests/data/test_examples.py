@@ -11,12 +11,12 @@ ROW = Row("f:1", {"sentence1": "甲", "sentence2": "乙", "label": 1})
 
 
 def template(jinja, choices=None, **extra):
-    return Template("1", "t", jinja, "lcqmc", choices, metadata=TemplateMetadata(extra=extra), shrink=frozenset({"sentence1"}))
+    return Template("1", "t", jinja, "lcqmc", choices, metadata=TemplateMetadata(extra=extra), shrink={"sentence1": "tail"})
 
 
 def test_example_carries_text_choices_spans_and_origin():
     example = render_example(TASK, template("问{{ sentence1 }}|||{{ answer_choices[label] }}", "否 ||| 是"), ROW, weight=2.0)
-    assert (example.inputs, example.targets, example.choices, example.shrinkable) == ("问甲", "是", ("否", "是"), ((1, 2),))
+    assert (example.inputs, example.targets, example.choices, example.shrinkable) == ("问甲", "是", ("否", "是"), ((1, 2, "tail"),))
     assert (example.weight, example.task, example.template, example.row_id) == (2.0, "lcqmc", "t", "f:1")
     assert example.gold == 1
 

@@ -4,12 +4,13 @@ from hypothesis import strategies as st
 
 from mengzi_mt.data.examples import TextExample
 from mengzi_mt.data.tokens import Encoder, Limits, fit_inputs
+from mengzi_mt.prompts.rendering import Span
 
 EOS = 1
 
 
 def example(inputs, spans=(), targets="是"):
-    return TextExample(inputs, targets, ("是", "否"), tuple(spans), 1.5, "task", "template", "row")
+    return TextExample(inputs, targets, ("是", "否"), tuple(Span(*span) for span in spans), 1.5, "task", "template", "row")
 
 
 def parts(*pieces):

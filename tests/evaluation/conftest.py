@@ -1,6 +1,7 @@
 import pytest
 
 from mengzi_mt.data.examples import TextExample
+from mengzi_mt.prompts.rendering import Span
 
 
 @pytest.fixture
@@ -8,6 +9,6 @@ def example():
     """Makes a text example: ``example("inputs", ("choice", "choice"), targets="choice")``."""
 
     def make(inputs, choices=None, targets="", shrinkable=()):
-        return TextExample(inputs, targets, choices, shrinkable, 1.0, "task", "template", "row")
+        return TextExample(inputs, targets, choices, tuple(Span(*span) for span in shrinkable), 1.0, "task", "template", "row")
 
     return make

@@ -11,7 +11,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs", "Cn"]))
 
 
 def render(jinja, values=None, choices=None, shrink=(), **options):
-    return Template("1", "t", jinja, "toy", choices, shrink=frozenset(shrink)).render(values or {}, **options)
+    return Template("1", "t", jinja, "toy", choices, shrink=dict.fromkeys(shrink, "tail")).render(values or {}, **options)
 
 
 def test_input_target_and_choices_are_stripped():
@@ -46,7 +46,7 @@ def test_shrinkable_span_points_exactly_at_the_fields_text(a, b, twice):
     )
     assert prompt.inputs == plain.inputs
     text = a.replace("\ufdd0", "").replace("\ufdd1", "")
-    found = [prompt.inputs[start:end] for start, end in prompt.shrinkable]
+    found = [prompt.inputs[start:end] for start, end, _ in prompt.shrinkable]
     last = [text.rstrip()] if twice else []
     assert found == [piece for piece in [text, *last] if piece]
 
@@ -54,12 +54,12 @@ def test_shrinkable_span_points_exactly_at_the_fields_text(a, b, twice):
 def test_text_that_strips_away_leaves_no_span():
     assert render("{{ a }}问|||x", {"a": "   "}, shrink=["a"]).shrinkable == ()
     prompt = render("  {{ a }}问|||x", {"a": "  甲乙"}, shrink=["a"])
-    assert [prompt.inputs[a:b] for a, b in prompt.shrinkable] == ["甲乙"]
+    assert [prompt.inputs[a:b] for a, b, _ in prompt.shrinkable] == ["甲乙"]
 
 
 def test_span_covers_a_filtered_field_and_a_loop():
     prompt = render("{% for i in [1, 2] %}{{ a | upper }};{% endfor %}|||x", {"a": "ab"}, shrink=["a"])
-    assert (prompt.inputs, prompt.shrinkable) == ("AB;AB;", ((0, 2), (3, 5)))
+    assert (prompt.inputs, prompt.shrinkable) == ("AB;AB;", ((0, 2, "tail"), (3, 5, "tail")))
 
 
 @pytest.mark.parametrize(

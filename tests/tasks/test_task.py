@@ -30,7 +30,7 @@ def load(tmp_path, folder="toy", **changes):
 
 def test_task_knows_its_label_gold_and_shrinkable_fields(tmp_path):
     task = load(tmp_path)
-    assert (task.label_field, task.gold_fields, task.shrink_fields) == ("label", {"label"}, {"text"})
+    assert (task.label_field, task.gold_fields, task.shrink_fields) == ("label", {"label"}, {"text": "tail"})
 
 
 def test_numeric_raw_labels_are_text_and_keep_their_order(tmp_path):

@@ -4,13 +4,14 @@ from mengzi_mt.config import LengthSettings
 from mengzi_mt.data.examples import TextExample
 from mengzi_mt.data.tokens import Encoder
 from mengzi_mt.errors import RunError
+from mengzi_mt.prompts.rendering import Span
 from mengzi_mt.training.batches import make_step_batch
 
 LENGTHS = LengthSettings(max_input=32, max_target=8, rows=((16, 4), (32, 8)))
 
 
 def example(inputs="天气好吗", targets="是", spans=(), task="a", weight=1.0):
-    return TextExample(inputs, targets, None, tuple(spans), weight, task, "template", "row")
+    return TextExample(inputs, targets, None, tuple(Span(*span) for span in spans), weight, task, "template", "row")
 
 
 @pytest.fixture
