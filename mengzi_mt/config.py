@@ -25,6 +25,7 @@ class DataSettings(Settings):
     source: Literal["files", "sample", "hub"] = "files"
     map: str | None = Field(None, description="Data map: a file, or the name of a shipped one.")
     validation_rows: int = Field(64, ge=0, description="Validation examples per task, for the loss during training.")
+    exclude: str | None = Field(None, description="View of rows to leave out, from `mengzi-mt data overlap --write-view`.")
 
 
 class ModelSettings(Settings):

@@ -119,7 +119,7 @@ class _Guard(NodeTransformer):
         plain = all(isinstance(inner, (nodes.Const, nodes.Pair, nodes.Literal)) for inner in node.find_all(nodes.Node))
         return node if plain or getattr(node, "ctx", "load") != "load" else self._call("_bounded", node)
 
-    visit_List = visit_Tuple = visit_Dict = _literal
+    visit_List = visit_Tuple = visit_Dict = _literal  # noqa: N815
 
     def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: N802
         """A loop spends a step an iteration."""
@@ -143,6 +143,14 @@ class _Guard(NodeTransformer):
             node.expr = self._call("_bounded", node.expr)
             for operand in node.ops:
                 operand.expr = self._call("_bounded", operand.expr)
+        return node
+
+    def visit_Test(self, node: nodes.Test) -> nodes.Test:  # noqa: N802
+        """Some tests are comparisons."""
+        self.generic_visit(node)
+        if self.mutable:
+            node.node = self._call("_bounded", node.node)
+            node.args = [self._call("_bounded", argument) for argument in node.args]
         return node
 
     def visit_Assign(self, node: nodes.Assign) -> nodes.Assign:  # noqa: N802
@@ -212,6 +220,9 @@ _METHOD_GROWTH: dict[str, Callable[..., int]] = {
     "zfill": lambda text, width: width,
 }
 
+_SCOPES = ("_loop_vars", "_block_vars")
+"""What Jinja passes beside the arguments of a call that stands in a loop or block."""
+
 
 def _guard_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """The same filter on the budget; what Jinja passes in front of the value stays in front."""
@@ -249,7 +260,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
     ) -> None:
         super().__init__(undefined=undefined, autoescape=False, keep_trailing_newline=True, finalize=_bounded)
         self.mutable = mutable
-        self.filters.update(choice=_choice, most_frequent=_most_frequent, highlight=_highlight)
+        self.filters.update(choice=_choice, random=_choice, most_frequent=_most_frequent, highlight=_highlight)
         self.filters.update(filters or {})
         self.filters = {name: _guard_filter(name, function) for name, function in self.filters.items()}
         self.globals.pop("lipsum")
@@ -294,18 +305,17 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         method = getattr(obj, "__wrapped__", obj)
         text = getattr(method, "__self__", None)
         growth = _METHOD_GROWTH.get(getattr(method, "__name__", "")) if isinstance(text, str) else None
+        named = {name: value for name, value in kwargs.items() if name not in _SCOPES}
         if self.mutable:
-            _refuse_growth(_size([text if isinstance(text, (list, dict, set)) else "", *args, *kwargs.values()]))
+            _refuse_growth(_size([text if isinstance(text, (list, dict, set)) else "", *args, *named.values()]))
         if growth:
             args = tuple(list(_counted(arg)) if isinstance(arg, Iterator) else arg for arg in args)
-            _refuse_growth(growth(text, *args, **kwargs))
+            _refuse_growth(growth(text, *args, **named))
         return _bounded(super().call(context, obj, *args, **kwargs))
 
     def call_test(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """A test on the budget, as ``select`` runs it for every item."""
         _spend()
-        if self.mutable:
-            _refuse_growth(_size([*args, *kwargs.values()]))
         return super().call_test(name, *args, **kwargs)
 
     def guarded(self, tree: nodes.Template) -> nodes.Template:

@@ -46,6 +46,10 @@ GROWING = {
     "slice": "{{ [1] | slice(10**9) | list }}",
     "map": "{{ range(99999) | map('center', 2000000) | list }}",
     "slow tests": "{{ range(99999) | select('in', range(99999) | list) | list }}",
+    "nesting by with": "{% set x = ['a'] %}" + "{% with x = [x, x] %}" * 60 + "{{ (x ~ '') | length }}" + "{% endwith %}" * 60,
+    "nesting by macro": "{% macro f(x, n) %}{% if n %}{{ f([x, x], n - 1) }}{% else %}{{ (x ~ '') | length }}{% endif %}"
+    "{% endmacro %}{{ f(['a'], 60) }}",
+    "long texts in one ~": "{% set s = 'x' * 1900000 %}{{ (" + " ~ ".join(["s"] * 500) + ") | length }}",
     "list of long texts": "{{ ['x' * 1000000] * 1000 }}",
 }
 
@@ -91,6 +95,7 @@ def test_undefined_names_are_errors(source):
     ("source", "text"),
     [
         ("{{ x | join('、') }}", "甲、乙、甲"),
+        ("{% for i in range(2) %}{{ '、'.join([x[i], '丙']) }}{{ '{a}'.format(a=i) }}{% endfor %}", "甲、丙0乙、丙1"),
         ("{{ '{:,}'.format(12345678) }}", "12,345,678"),
         ("{{ '电话1234567：%s' % x[0] }}", "电话1234567：甲"),
         ("{{ '%s %5.1f%%' % (x[1], 1.5) }}", "乙   1.5%"),

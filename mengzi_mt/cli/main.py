@@ -8,7 +8,7 @@ import sys
 import typer
 
 from mengzi_mt import __version__
-from mengzi_mt.cli import compress, evaluate, prompts, tasks, tokenizer, train
+from mengzi_mt.cli import compress, data, evaluate, prompts, tasks, tokenizer, train
 from mengzi_mt.errors import MengziError
 
 # Before torch is imported: OpenMP threads that spin while they wait slow shared cores down many times.
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(prompts.app, name="prompts")
+app.add_typer(data.app, name="data")
 app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(compress.app, name="compress")
 app.command("train", help=train.HELP)(train.train)

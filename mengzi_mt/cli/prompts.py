@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mengzi_mt.cli import prompts_author, prompts_check
 from mengzi_mt.cli.common import AsJson, DataDir, DataKind, DataMapOption, data_source, print_json, print_table
-from mengzi_mt.errors import InputError, RunError
+from mengzi_mt.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from mengzi_mt.prompts.rendering import RenderedPrompt
 
 app = typer.Typer(help="Prompt templates.", no_args_is_help=True)
 
@@ -17,29 +21,19 @@ def list_prompts(
     names: Annotated[list[str] | None, typer.Argument(help="Tasks; all by default.")] = None, as_json: AsJson = False
 ) -> None:
     """Every template: task, name, whether it has choices."""
-    from mengzi_mt.prompts.template_set import load_templates
-    from mengzi_mt.tasks.registry import get_task, task_names
+    from mengzi_mt.prompts.listing import template_summaries
+    from mengzi_mt.tasks.listing import task_summaries
 
-    templates = [template for name in names or task_names() for template in load_templates(get_task(name).name)]
+    known = [task["name"] for task in task_summaries()]
+    for name in names or ():
+        if name not in known:
+            raise InputError(f"There is no task {name!r}", where="tasks", fix=nearest(name, known))
+    templates = [template for each in template_summaries(names or known).values() for template in each]
     if as_json:
-        print_json(
-            [
-                {
-                    "task": t.task,
-                    "name": t.name,
-                    "id": t.id,
-                    "choices": t.answer_choices is not None,
-                    "choices_in_prompt": t.metadata.choices_in_prompt,
-                    "original_task": t.metadata.original_task,
-                    "metrics": list(t.metadata.metrics),
-                }
-                for t in templates
-            ]
-        )
+        print_json(templates)
         return
     rows = [
-        (t.task, t.name, "choices" if t.answer_choices else "free", "" if t.metadata.original_task else "other use")
-        for t in templates
+        (t["task"], t["name"], "choices" if t["choices"] else "free", "" if t["original_task"] else "other use") for t in templates
     ]
     print_table(f"{len(templates)} templates", ("task", "template", "answer", ""), rows)
 
@@ -50,12 +44,13 @@ def render(
     template: Annotated[str | None, typer.Option("--template", help="One template; all by default.")] = None,
     rows: Annotated[int, typer.Option(help="Rows to show.")] = 1,
     skip: Annotated[int, typer.Option(help="Rows to leave out first.")] = 0,
+    row_ids: Annotated[list[str] | None, typer.Option("--row", help="Only the row with this id (file:record); may repeat.")] = None,
     split: Annotated[str | None, typer.Option(help="Split; by default the first one at hand.")] = None,
     data_dir: DataDir = None,
     data_map: DataMapOption = None,
     data: DataKind = None,
 ) -> None:
-    """Show what templates render on chosen rows."""
+    """Show what templates render on chosen rows; on a terminal, what was inserted into the template is coloured."""
     from mengzi_mt.conditions import compile_condition
     from mengzi_mt.data.examples import bound_templates
     from mengzi_mt.tasks.registry import get_task
@@ -68,7 +63,17 @@ def render(
         raise InputError(f"No split of {name!r} is at hand", where=str(data_dir), fix="use --data sample or --data-map")
     templates = bound_templates(task)
     chosen = [templates[template]] if template else list(templates)
-    for row in load_rows(task, splits[0], source, limit=skip + rows).rows[skip:]:
+    if row_ids:
+        known = {row.row_id: row for each in splits for row in load_rows(task, each, source)}
+        missing = [row_id for row_id in row_ids if row_id not in known]
+        if missing:
+            fix = nearest(missing[0], list(known)[:10_000])
+            raise InputError(f"No row is called {missing[0]!r}", where=f"task {name!r}", fix=fix)
+        shown = [known[row_id] for row_id in row_ids]
+    else:
+        shown = load_rows(task, splits[0], source, limit=skip + rows).rows[skip:]
+    filler = {key: "" for key, spec in task.fields.items() if spec.optional}
+    for row in shown:
         for item in chosen:
             typer.secho(f"── {task.name} / {item.name} / {row.row_id}", fg="cyan")
             if item.skip_if and compile_condition(item.skip_if)(row.values):
@@ -78,60 +83,23 @@ def render(
             if not labelled and item.compiled.input_names & task.gold_fields:
                 typer.echo("(needs the answer, which this row does not have)\n")
                 continue
-            prompt = item.render(row.values, row.row_id, with_target=labelled)
-            typer.echo(prompt.inputs)
+            prompt = item.marking_inserted().render({**filler, **row.values}, row.row_id, with_target=labelled)
+            typer.echo(_coloured(prompt))
             typer.secho(f"→ {prompt.targets if labelled else '?'}", fg="green")
             if prompt.choices:
                 typer.secho(f"  choices: {' | '.join(prompt.choices)}"[:200], dim=True)
             typer.echo("")
 
 
-@app.command("check")
-def check(
-    names: Annotated[list[str] | None, typer.Argument(help="Tasks; all by default.")] = None,
-    data_dir: DataDir = None,
-    data_map: DataMapOption = None,
-    as_json: AsJson = False,
-) -> None:
-    """Render every template on every row of the sample and, with --data-dir, of the real files; exit 1 on errors."""
-    from mengzi_mt.data.examples import bound_templates
-    from mengzi_mt.prompts.check import check_templates
-    from mengzi_mt.tasks.registry import get_task, task_names
-    from mengzi_mt.tasks.rows import DataSource, available_splits, load_rows
+def _coloured(prompt: RenderedPrompt) -> str:
+    """The input with what fields and choices gave in another colour (Click drops colours where there is no terminal)."""
+    pieces, last = [], 0
+    for start, end, _ in prompt.shrinkable:
+        pieces += [prompt.inputs[last:start], typer.style(prompt.inputs[start:end], fg="yellow")]
+        last = end
+    return "".join([*pieces, prompt.inputs[last:]])
 
-    report: list[dict[str, Any]] = []
-    sources = [DataSource("sample")] + ([data_source("files", data_dir, data_map)] if data_dir else [])
-    for name in names or task_names():
-        task = get_task(name)
-        rows = [
-            (f"{source.kind}:{row.row_id}", row.values)
-            for source in sources
-            for split in available_splits(task, source)
-            for row in load_rows(task, split, source)
-        ]
-        optional = frozenset(key for key, spec in task.fields.items() if spec.optional)
-        checks = check_templates(bound_templates(task), task.fields, task.gold_fields, optional, rows)
-        for item in checks:
-            for finding in item.findings.values():
-                report.append(
-                    {
-                        "severity": finding.severity, "file": f"prompts/{name}/templates.yaml", "template": finding.template,
-                        "message": finding.message, "count": finding.count, "rows": finding.rows,
-                    }
-                )  # fmt: skip
-        if not as_json:
-            lines = [
-                (c.template.name, "choices" if c.template.answer_choices else "free", c.rendered, c.skipped, len(c.findings))
-                for c in checks
-            ]
-            columns = ("template", "answer", "rendered", "skipped", "findings")
-            print_table(f"{name}: {len(checks)} templates × {len(rows)} rows", columns, lines, columns[2:])
-    if as_json:
-        print_json(report)
-    else:
-        for line in report:
-            typer.echo(f"{line['severity']}: {line['file']}, template {line['template']!r}: {line['message']} "
-                       f"({line['count']} times, e.g. {', '.join(line['rows']) or 'always'})")  # fmt: skip
-    errors = [line for line in report if line["severity"] == "error"]
-    if errors:
-        raise RunError(f"{len(errors)} errors in templates", fix="see the lines above")
+
+app.command("check")(prompts_check.check)
+app.command("new")(prompts_author.new)
+app.command("stats")(prompts_author.stats)

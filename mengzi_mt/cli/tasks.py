@@ -17,29 +17,21 @@ def list_tasks(
     role: Annotated[str | None, typer.Option(help="Only train or zero_shot tasks.")] = None, as_json: AsJson = False
 ) -> None:
     """Every task: name, category, role, number of templates."""
-    from mengzi_mt.prompts.template_set import load_templates
-    from mengzi_mt.tasks.registry import all_tasks
+    from mengzi_mt.prompts.listing import template_summaries
+    from mengzi_mt.tasks.listing import task_summaries
 
-    tasks = [task for task in all_tasks() if role in (None, task.role)]
-    counts = {task.name: len(load_templates(task.name)) for task in tasks}
+    tasks = [task for task in task_summaries() if role in (None, task["role"])]
+    counts = {name: len(templates) for name, templates in template_summaries([task["name"] for task in tasks]).items()}
     if as_json:
-        print_json(
-            [
-                {
-                    "name": task.name,
-                    "title": task.title.model_dump(),
-                    "category": task.category,
-                    "role": task.role,
-                    "templates": counts[task.name],
-                    "labels": len(task.labels or {}),
-                    "version": task.version,
-                }
-                for task in tasks
-            ]
-        )
+        print_json([{**task, "templates": counts[task["name"]]} for task in tasks])
         return
-    rows = [(t.name, t.title.zh, t.category, t.role, len(t.labels or {}) or "", counts[t.name]) for t in tasks]
-    print_table(f"{len(tasks)} tasks", ("task", "title", "category", "role", "labels", "templates"), rows, ("labels", "templates"))
+    rows = [
+        (t["name"], t["title"]["zh"], t["category"], t["role"], t["labels"] or "", counts[t["name"]],
+         {True: "research only", False: ""}.get(t["research_only"], "?"))
+        for t in tasks
+    ]  # fmt: skip
+    columns = ("task", "title", "category", "role", "labels", "templates", "licence")
+    print_table(f"{len(tasks)} tasks", columns, rows, ("labels", "templates"))
 
 
 @app.command("show")
@@ -77,6 +69,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Read every row of the bundled samples and, with --data-dir, of every real file at hand; count what is left out."""
+    from mengzi_mt.tasks.at_hand import source_at_hand
     from mengzi_mt.tasks.registry import get_task, task_names
     from mengzi_mt.tasks.rows import DataSource, available_splits, load_rows
 
@@ -88,7 +81,10 @@ def check(
         task = get_task(name)
         for source in sources:
             try:
-                splits = available_splits(task, source)
+                if source.kind == "files" and source.root and not source.data_map:
+                    source, splits = source_at_hand(task, source.root)
+                else:
+                    splits = available_splits(task, source)
                 if not splits:
                     errors.append(f"{name}: no split of it is complete under {source.root}")
                 for split in splits:
@@ -97,7 +93,8 @@ def check(
                     report.append(
                         {
                             "task": name, "data": source.kind, "split": split, "rows": len(rows), "read": counts.read,
-                            "groups": counts.groups,                            "skipped": counts.skipped, "bad": counts.bad, "answer_offsets_repaired": counts.repaired,
+                            "groups": counts.groups, "skipped": counts.skipped, "bad": counts.bad,
+                            "offsets_repaired": counts.repaired,
                         }
                     )  # fmt: skip
             except MengziError as error:

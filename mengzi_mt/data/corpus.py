@@ -28,9 +28,7 @@ def read_corpus(path: Path) -> Iterator[tuple[int, str]]:
     except FileNotFoundError as error:
         raise InputError("The corpus file does not exist", where=str(path), fix="check the path") from error
     except (OSError, UnicodeDecodeError, lzma.LZMAError, EOFError) as error:
-        raise InputError(
-            f"The corpus file cannot be read: {error}", where=str(path), fix="check or download it again"
-        ) from error
+        raise InputError(f"The corpus file cannot be read: {error}", where=str(path), fix="check or download it again") from error
 
 
 def _text(path: Path, number: int, line: str) -> str:

@@ -187,17 +187,3 @@ def _ngrams(texts: Sequence[str], n: int) -> tuple[np.ndarray, np.ndarray]:
     hashes ^= hashes >> np.uint64(32)  # the first bits choose the flag and must depend on all characters
     hashes *= _MIX
     return hashes[whole], ends[:count][whole]
-
-
-def batches(rows: Iterator[tuple[str, list[str]]], characters: int = 2_000_000) -> Iterator[list[tuple[str, list[str]]]]:
-    """Rows in batches of about so many characters."""
-    batch: list[tuple[str, list[str]]] = []
-    size = 0
-    for row in rows:
-        batch.append(row)
-        size += sum(map(len, row[1])) + 1
-        if size >= characters:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from mengzi_mt.tasks.task import Task
+from mengzi_mt.tasks.task import FieldSpec, Task
 
 _NOT_HAN = re.compile("[^\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]+")
 
@@ -22,16 +22,26 @@ def han(text: str) -> str:
     return _NOT_HAN.sub("", unicodedata.normalize("NFKC", text))
 
 
-def text_fields(task: Task, values: Mapping[str, Any]) -> dict[str, str]:
-    """What a reader of the row sees before the answer: its ``string`` fields, and its ``strings`` fields joined by newlines."""
-    texts = {}
-    for key, spec in task.fields.items():
-        value = values.get(key)
-        if spec.type == "string" and value:
-            texts[key] = value
-        elif spec.type == "strings" and value:
-            texts[key] = "\n".join(value)
-    return texts
+def text_keys(task: Task) -> tuple[str, ...]:
+    """Keys of what a reader of a row sees before the answer: fields of type ``string`` and ``strings``.
+
+    A text that is read from where an answer stands (a label's own wording) is an answer, too, and is left out.
+    """
+    answers = {path for key in task.gold_fields for path in _paths(key, task.fields[key])}
+    return tuple(
+        key for key, spec in task.fields.items() if spec.type in ("string", "strings") and answers.isdisjoint(_paths(key, spec))
+    )
+
+
+def _paths(key: str, spec: FieldSpec) -> tuple[str, ...]:
+    source = spec.source or key
+    return (source,) if isinstance(source, str) else source
+
+
+def text_fields(keys: Iterable[str], values: Mapping[str, Any]) -> dict[str, str]:
+    """The texts under these keys that the row has; a list of texts is joined by newlines."""
+    present = {key: values.get(key) for key in keys}
+    return {key: value if isinstance(value, str) else "\n".join(value) for key, value in present.items() if value}
 
 
 def every_text(value: Any) -> Iterator[str]:

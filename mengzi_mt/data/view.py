@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import yaml
 
 from mengzi_mt.errors import InputError, nearest
+from mengzi_mt.resources import registry_entry
 from mengzi_mt.tasks.registry import task_names
 from mengzi_mt.tasks.rows import DataSource, Rows, load_rows
 from mengzi_mt.tasks.task import Task
@@ -80,7 +82,9 @@ def _task_view(path: Path, key: str, raw: Any) -> TaskView:
         raise InputError(f"Unknown key {unknown!r}", where=f"{path}, key {key}", fix=nearest(str(unknown), _TASK_KEYS))
     for row_id in raw["exclude"]:
         if not isinstance(row_id, str) or not row_id.rpartition(":")[2].isdecimal():
-            raise InputError(f"{row_id!r} is no row id", where=f"{path}, key {key}.exclude", fix="write file:record, e.g. train.json:12")
+            raise InputError(
+                f"{row_id!r} is no row id", where=f"{path}, key {key}.exclude", fix="write file:record, e.g. train.json:12"
+            )
     files = raw.get("files")
     if files is not None and not isinstance(files, dict):
         raise InputError("`files` must be a mapping", where=f"{path}, key {key}.files", fix="write `file: hash` lines under it")
@@ -163,7 +167,9 @@ class RowFilter:
             return f"the view {self.view.path} says nothing of the task {task.name!r}; all its rows are used, none was compared"
         if account["not_found"]:
             first = ", ".join(account["first_not_found"])
-            return f"the view {self.view.path} lists {account['not_found']} rows of {task.name!r} that are not there (first: {first})"
+            return (
+                f"the view {self.view.path} lists {account['not_found']} rows of {task.name!r} that are not there (first: {first})"
+            )
         return None
 
 
@@ -191,12 +197,12 @@ def file_hashes(task: Task, source: DataSource, names: Iterable[str]) -> dict[st
     if source.kind == "hub":
         return None
     if source.kind == "sample" or source.root is None:
-        folder = (source.tasks_dir or resource_dir("tasks")) / task.name
+        folder = source.tasks_dir / task.name if source.tasks_dir else registry_entry("tasks", task.name)
         return {name: sha256(folder / name) for name in names}
     folder = source.root / task.source.path
     hashes = {}
     for name in names:
-        siblings = [(folder / name).with_name(sibling) for sibling in task.reader.for_file(name).siblings]
+        siblings = [(folder / name).parent / sibling for sibling in task.reader.for_file(name).siblings]
         hashes[name] = sha256(folder / name, *siblings)
     return hashes
 

@@ -9,14 +9,9 @@ from typing import Any
 
 from mengzi_mt.errors import InputError
 from mengzi_mt.evaluation.report_figures import (
-    NOTHING,
     axis_end,
-    chinese,
     confusion_table,
-    count,
     duration,
-    escape,
-    finite,
     label_bars,
     number,
     probability,
@@ -25,7 +20,8 @@ from mengzi_mt.evaluation.report_figures import (
     strip,
     strip_key,
 )
-from mengzi_mt.evaluation.report_style import STYLESHEET
+from mengzi_mt.evaluation.report_style import FIGURES
+from mengzi_mt.page import NOTHING, chinese, count, document, escape, finite
 
 RESULTS_SCHEMA = "mengzi-mt/results/1"
 SIGNIFICANCE = 0.05
@@ -121,19 +117,11 @@ def _anchor(task: Mapping[str, Any]) -> str:
 
 def _page(results: dict[str, Any]) -> str:
     tasks = results["tasks"]
-    title = escape(f"{results.get('suite')} · {(results.get('model') or {}).get('name')}")
+    title = f"{results.get('suite')} · {(results.get('model') or {}).get('name')}"
     body = [_banners(results), _headline(results), _alarm_list(tasks), _summary(tasks)]
     body += [_task_section(task) for task in tasks]
     body.append(_provenance(results))
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        # Nothing in this file may load or run, whatever a dataset's text contains.
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-        f'<meta name="color-scheme" content="light dark">\n<title>{title}</title>\n<style>{STYLESHEET}</style>\n</head>\n<body>\n'
-        + "\n".join(part for part in body if part)
-        + "\n</body>\n</html>\n"
-    )
+    return document(title, FIGURES, "\n".join(part for part in body if part))
 
 
 def _banners(results: Mapping[str, Any]) -> str:

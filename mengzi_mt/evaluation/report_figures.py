@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
-import html
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-NOTHING = "—"
+from mengzi_mt.page import NOTHING, chinese, count, escape, finite
+
 STRIP_WIDTH, STRIP_HEIGHT, STRIP_MARGIN = 184, 24, 6
 LABELS_SHOWN = 20
-
-
-def escape(value: Any) -> str:
-    """Any value as text that is safe between tags and inside quoted attributes; None is a dash, a list is joined with slashes."""
-    if value is None:
-        return NOTHING
-    if isinstance(value, list | tuple):
-        return " / ".join(escape(item) for item in value)
-    return html.escape(str(value), quote=True)
-
-
-def chinese(value: Any) -> str:
-    """An escaped text marked as Chinese, so that browsers choose Chinese glyph forms for it."""
-    return f'<span lang="zh-Hans">{escape(value)}</span>'
-
-
-def finite(value: Any) -> float | None:
-    """The value as a float, or None where it is missing or not a finite number."""
-    if value is None or isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
 
 
 def number(value: Any) -> str:
@@ -39,12 +17,6 @@ def number(value: Any) -> str:
     if known is None:
         return NOTHING
     return f"{known:.3f}" if abs(known) <= 1 else f"{known:.1f}"
-
-
-def count(value: Any) -> str:
-    """A whole number with thousands separators."""
-    known = finite(value)
-    return NOTHING if known is None else f"{known:,.0f}"
 
 
 def span(low: Any, high: Any) -> str:

@@ -46,6 +46,7 @@ class Template:
     reference: str = ""
     metadata: TemplateMetadata = TemplateMetadata()
     shrink: Mapping[str, Cut] = field(default_factory=dict)
+    line: int | None = field(default=None, compare=False)
 
     def bound_to(self, label_sets: Mapping[str, tuple[str, ...]], shrink: Mapping[str, Cut] | None = None) -> Template:
         """The same template with the task's label words injected and the task's shrinkable fields known.
@@ -74,8 +75,9 @@ class Template:
 
     @property
     def place(self) -> str:
-        """What an error names: the task's file and the template."""
-        return f"prompts/{self.task or '?'}/templates.yaml, template {self.name!r}"
+        """What an error names: the task's file, the line and the template."""
+        line = f", line {self.line}" if self.line else ""
+        return f"prompts/{self.task or '?'}/templates.yaml{line}, template {self.name!r}"
 
     @property
     def skip_if(self) -> str | None:
@@ -89,6 +91,10 @@ class Template:
             InputError: an undefined name, or a rendering over its bounds; names the template.
         """
         return self.compiled.render(values, (seed, self.id), with_target)
+
+    def marking_inserted(self) -> Template:
+        """The same template, whose ``shrinkable`` spans are all that fields and choices put into the input."""
+        return replace(self, shrink=dict.fromkeys([*self.compiled.input_names, "answer_choices"], "tail"))
 
     def apply(self, values: Mapping[str, Any], seed: str = "") -> list[str]:
         """promptsource's call: ``[input, target]``, both stripped."""

@@ -14,7 +14,7 @@ import yaml
 from mengzi_mt.errors import InputError, nearest
 from mengzi_mt.prompts.rendering import Cut
 from mengzi_mt.prompts.template import LABEL_REFERENCE, Template, TemplateMetadata
-from mengzi_mt.resources import resource_dir
+from mengzi_mt.resources import registry_entry
 from mengzi_mt.yaml_io import StrictLoader, load_yaml
 
 TEMPLATES_FILE = "templates.yaml"
@@ -22,7 +22,9 @@ _OWN_KEYS = {"original_task", "choices_in_prompt", "metrics", "languages"}
 
 
 class _Tagged(dict[str, Any]):
-    """The mapping under a ``!Template`` or ``!TemplateMetadata`` tag."""
+    """The mapping under a ``!Template`` or ``!TemplateMetadata`` tag, and the line where it begins."""
+
+    line: int | None = None
 
 
 class _TemplateLoader(StrictLoader):
@@ -30,7 +32,9 @@ class _TemplateLoader(StrictLoader):
 
 
 def _construct_tagged(loader: Any, node: yaml.MappingNode) -> _Tagged:
-    return _Tagged(loader.construct_mapping(node, deep=True))
+    tagged = _Tagged(loader.construct_mapping(node, deep=True))
+    tagged.line = node.start_mark.line + 1
+    return tagged
 
 
 _TemplateLoader.add_constructor("!Template", _construct_tagged)
@@ -78,7 +82,7 @@ def load_templates(
     Raises:
         InputError: naming file, line or template.
     """
-    path = (root or resource_dir("prompts")) / task / TEMPLATES_FILE
+    path = (root / task if root else registry_entry("prompts", task)) / TEMPLATES_FILE
     if not path.is_file():
         raise InputError(f"The task {task!r} has no templates", where=str(path), fix="write them, or choose another task")
     loaded = read_template_file(path)
@@ -130,6 +134,7 @@ def _template(path: Path, task: str, key: str, raw: Any) -> Template:
         task=task,
         answer_choices=raw.get("answer_choices") or raw.get("answer_choices_key") or None,
         reference=raw.get("reference") or "",
+        line=raw.line,
         metadata=TemplateMetadata(
             original_task=metadata.get("original_task"),
             choices_in_prompt=metadata.get("choices_in_prompt"),

@@ -6,16 +6,16 @@ from functools import lru_cache
 from pathlib import Path
 
 from mengzi_mt.errors import InputError, nearest
-from mengzi_mt.resources import resource_dir
+from mengzi_mt.resources import registry_dirs, registry_entry
 from mengzi_mt.tasks.task import Task, load_task
 
 
 def task_names(root: Path | None = None) -> list[str]:
-    """Names of the tasks under ``root`` (the shipped ``tasks/`` by default), sorted."""
-    root = root or resource_dir("tasks")
-    if not root.is_dir():
-        raise InputError("The tasks folder does not exist", where=str(root), fix="give an existing --tasks-dir")
-    return sorted(path.parent.name for path in root.glob("*/task.yaml"))
+    """Names of the tasks under ``root``, sorted; by default the shipped ones and those that ``MENGZI_MT_REGISTRY`` adds."""
+    if root is not None and not root.is_dir():
+        raise InputError("The tasks folder does not exist", where=str(root), fix="give an existing folder")
+    folders = [root] if root else registry_dirs("tasks")
+    return sorted({path.parent.name for folder in folders for path in folder.glob("*/task.yaml")})
 
 
 @lru_cache(maxsize=512)
@@ -29,10 +29,9 @@ def get_task(name: str, root: Path | None = None) -> Task:
     Raises:
         InputError: an unknown name (with the nearest known ones) or an invalid file.
     """
-    root = root or resource_dir("tasks")
-    path = root / name / "task.yaml"
+    path = (root / name if root else registry_entry("tasks", name)) / "task.yaml"
     if not path.is_file():
-        raise InputError(f"There is no task {name!r}", where=str(root), fix=nearest(name, task_names(root)))
+        raise InputError(f"There is no task {name!r}", where=str(path.parent.parent), fix=nearest(name, task_names(root)))
     return _cached(path, path.stat().st_mtime_ns)
 
 

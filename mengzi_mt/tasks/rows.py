@@ -12,7 +12,7 @@ from jinja2 import TemplateError
 
 from mengzi_mt.conditions import compile_condition
 from mengzi_mt.errors import InputError, MengziError, nearest
-from mengzi_mt.resources import resource_dir
+from mengzi_mt.resources import registry_entry
 from mengzi_mt.tasks.data_map import DataMap
 from mengzi_mt.tasks.fields import BadRecord, convert_record
 from mengzi_mt.tasks.readers import Located, read_records
@@ -117,12 +117,20 @@ def is_validation(task: Task, values: dict[str, Any], row_id: str, share: float)
 
 
 def _load_sample(task: Task, split: str, source: DataSource, limit: int | None) -> Rows:
-    path = (source.tasks_dir or resource_dir("tasks")) / task.name / SAMPLE_FILE
+    path = _sample_path(task, source.tasks_dir)
     located = _with_file(path, read_records(path, ReaderSpec(format="jsonl")))
     whole = _collect(task, split, [located], {"source": "sample", "files": [SAMPLE_FILE]})
     if task.role == "zero_shot" or split not in ("train", "validation"):
         return _limited(whole, limit)
     return _limited(_cut(whole, split, SAMPLE_VALIDATION_SHARE), limit)
+
+
+def _sample_path(task: Task, tasks_dir: Path | None) -> Path:
+    folder = tasks_dir / task.name if tasks_dir else registry_entry("tasks", task.name)
+    path = folder / SAMPLE_FILE
+    if not path.is_file():
+        raise InputError(f"The task {task.name!r} has no sample", where=str(path), fix="write one, or use real files (--data-dir)")
+    return path
 
 
 def _load_files(task: Task, split: str, source: DataSource, limit: int | None) -> Rows:
@@ -136,7 +144,7 @@ def _load_files(task: Task, split: str, source: DataSource, limit: int | None) -
         raise InputError(
             f"The task {task.name!r} has no split {split!r}", where=str(folder), fix=nearest(split, [*names, "validation"])
         )
-    missing = [name for name in files if not _matching(folder, name)]
+    missing = [name for name in files if not matching_files(folder, name)]
     if missing:
         raise InputError(
             f"Split {split!r} of the task {task.name!r} needs {', '.join(missing)}, which is not there",
@@ -148,17 +156,17 @@ def _load_files(task: Task, split: str, source: DataSource, limit: int | None) -
     if source.data_map and mapped is not None:
         official = source.data_map.official_split(task.name, file_split)
         provenance.update(data_map=source.data_map.name, official_split=official)
-    names_read = [name for pattern in files for name in _matching(folder, pattern)]
+    names_read = [name for pattern in files for name in matching_files(folder, pattern)]
     parts = [_with_file(folder / name, read_records(folder / name, task.reader, name), name) for name in names_read]
     rows = _collect(task, split, parts, provenance, limit=None if cut else limit)
     return _limited(_cut(rows, split, VALIDATION_SHARE), limit) if cut else rows
 
 
 def _present(folder: Path, files: list[str] | None) -> bool:
-    return bool(files) and all(_matching(folder, name) for name in files or ())
+    return bool(files) and all(matching_files(folder, name) for name in files or ())
 
 
-def _matching(folder: Path, name: str) -> list[str]:
+def matching_files(folder: Path, name: str) -> list[str]:
     """The files that a name stands for: itself, or what a pattern with ``*`` matches, sorted."""
     if "*" not in name:
         return [name] if (folder / name).is_file() else []
@@ -265,5 +273,5 @@ def _skips(task: Task, skip: Any, values: dict[str, Any], place: str) -> bool:
 
 def sample_hash(task: Task, tasks_dir: Path | None = None) -> str:
     """SHA-256 (first 16 hex digits) of the bundled sample, for manifests."""
-    path = (tasks_dir or resource_dir("tasks")) / task.name / SAMPLE_FILE
+    path = _sample_path(task, tasks_dir)
     return hashlib.sha256(read_text(path).encode()).hexdigest()[:16]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 from mengzi_mt.config import ModelSettings, Recipe
 from mengzi_mt.data.examples import TextExample, bound_templates, render_example, select_templates
 from mengzi_mt.data.mixture import Mixture, make_pool, mixing_rates
+from mengzi_mt.data.view import RowFilter, load_view
 from mengzi_mt.errors import InputError
 from mengzi_mt.models.t5 import build_model, load_model
 from mengzi_mt.models.tokenizer import load_tokenizer, train_tokenizer
 from mengzi_mt.prompts.template import Template
-from mengzi_mt.resources import resource_root
+from mengzi_mt.resources import resolve
 from mengzi_mt.tasks.registry import get_task
-from mengzi_mt.tasks.rows import DataSource, Rows, load_rows
+from mengzi_mt.tasks.rows import DataSource, Rows
 from mengzi_mt.tasks.task import Task
 from mengzi_mt.training.loop import Run
 
@@ -29,18 +31,21 @@ def set_up(recipe: Recipe, source: DataSource) -> Run:
     """Read the data and make the model of a recipe.
 
     Raises:
-        InputError: missing files, a bad row, a zero-shot task in the mixture, a tokenizer that does not fit the model.
+        InputError: missing files, a bad row, a view that does not fit, a zero-shot task in the mixture, a tokenizer that
+            does not fit the model.
     """
     tasks = [get_task(name) for name in recipe.mixture.tasks]
     refuse_zero_shot(tasks, recipe)
+    row_filter = RowFilter(load_view(Path(recipe.data.exclude)) if recipe.data.exclude else None, source)
     pools, validation, data = [], {}, {}
     for task in tasks:
-        rows = load_rows(task, "train", source, recipe.mixture.rows_per_task)
+        rows = row_filter.load_rows(task, "train", recipe.mixture.rows_per_task)
         templates = training_templates(task, recipe)
         pools.append(make_pool(task, rows.rows, templates))
-        data[task.name] = describe_rows(rows, task)
-        held_out = load_rows(task, "validation", source) if recipe.data.validation_rows else None
+        held_out = row_filter.load_rows(task, "validation") if recipe.data.validation_rows else None
         validation[task.name] = validation_examples(task, held_out, templates, recipe.data.validation_rows)
+        data[task.name] = describe_rows(rows, task) | {"excluded": row_filter.account(task)}
+        warn(row_filter.warning(task))
     sizes = {pool.task.name: len(pool.rows) for pool in pools}
     mixture = Mixture(pools, mixing_rates(sizes, recipe.mixture), recipe.seed)
     tokenizer = make_tokenizer(recipe, mixture)
@@ -57,6 +62,12 @@ def set_up(recipe: Recipe, source: DataSource) -> Run:
             "templates": {task.name: bound_templates(task).content_hash() for task in tasks},
         },
     )
+
+
+def warn(message: str | None) -> None:
+    """One line on standard error, where there is something to say."""
+    if message:
+        print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
 def refuse_zero_shot(tasks: list[Task], recipe: Recipe) -> None:
@@ -154,9 +165,3 @@ def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> T5ForCondi
             fix="use the tokenizer that belongs to the checkpoint",
         )
     return model
-
-
-def resolve(name: str) -> str:
-    """A folder as given, or below the shipped files (``models/bootstrap``); anything else is a hub name."""
-    shipped = resource_root() / name
-    return str(shipped) if not Path(name).exists() and shipped.exists() else name

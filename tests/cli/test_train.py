@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import yaml
 
@@ -35,6 +37,72 @@ def test_training_ends_with_a_checkpoint(command, recipe, tmp_path):
     assert shown.code == 0, shown.err
     assert shown.out.splitlines()[-1] == str(tmp_path / "run/final")
     assert (tmp_path / "run/final/model.safetensors").is_file()
+
+
+TASK = """\
+name: tea_reviews
+version: 1
+title: {zh: 茶叶评价, en: Tea reviews}
+category: sentiment
+role: train
+licence: {name: CC0, research_only: false, source: written for this test}
+source:
+  path: tea
+  splits: {train: [reviews.jsonl]}
+reader: {format: jsonl}
+fields:
+  review: {type: string, from: 评价, shrink: true}
+  label: {type: label, from: 星级}
+labels: {good: 好喝, bad: 难喝}
+metrics: [accuracy]
+group_by: [review]
+"""
+TEMPLATES = """\
+dataset: tea_reviews
+templates:
+  0c8f4c0e-6a3e-4f0b-9c44-2d4f6f2a5b11: !Template
+    answer_choices: '@labels'
+    id: 0c8f4c0e-6a3e-4f0b-9c44-2d4f6f2a5b11
+    jinja: |-
+      买家这样评价这款茶：{{ review }}
+      他觉得这茶{{ answer_choices | join('还是') }}？|||{{ answer_choices[label] }}
+    metadata: !TemplateMetadata
+      choices_in_prompt: true
+      languages: [zh]
+      metrics: [Accuracy]
+      original_task: true
+    name: how_does_it_taste
+    reference: ''
+"""
+
+
+def test_a_dataset_of_ones_own_is_two_yaml_files(command, recipe, tmp_path, monkeypatch):
+    """Steps of docs/add-a-dataset.md: a task and its templates outside the package, checked, rendered and trained on."""
+    own = tmp_path / "mine"
+    for name, text in {"tasks/tea_reviews/task.yaml": TASK, "prompts/tea_reviews/templates.yaml": TEMPLATES}.items():
+        (own / name).parent.mkdir(parents=True)
+        (own / name).write_text(text, encoding="utf-8")
+    data = tmp_path / "data/tea"
+    data.mkdir(parents=True)
+    rows = [{"评价": f"第{n}泡{'清香回甘' if n % 2 else '又苦又涩'}", "星级": "good" if n % 2 else "bad"} for n in range(120)]
+    (data / "reviews.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    monkeypatch.setenv("MENGZI_MT_REGISTRY", str(own))
+
+    listed = {task["name"]: task for task in json.loads(command("tasks", "list", "--json").out)}
+    assert listed["tea_reviews"]["templates"] == 1
+    checked = command("prompts", "check", "tea_reviews", "--data-dir", data.parent, "--output", tmp_path / "report.json")
+    assert checked.code == 0, checked.err
+    (entry,) = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert (entry["counts"]["read"], entry["templates"][0]["rendered"]) == (120, 120)
+    assert "他觉得这茶好喝还是难喝？" in command("prompts", "render", "tea_reviews", "--data-dir", data.parent).out
+
+    overrides = ("mixture.tasks=[tea_reviews]", "data.source=files", f"data.dir={data.parent}", "training.steps=3")
+    trained = command("train", recipe, *overrides)
+    assert trained.code == 0, trained.err
+    manifest = json.loads((tmp_path / "run/final/mengzi_mt.json").read_text(encoding="utf-8"))
+    assert manifest["step"] == 3
+    assert manifest["data"]["tea_reviews"]["rows"] + len(rows) // 20 >= 108  # the rest was cut off for validation, by hash
+    assert manifest["data"]["tea_reviews"]["licence"] == "CC0"
 
 
 @pytest.mark.parametrize(

@@ -134,3 +134,112 @@ def test_any_json_lines_come_back(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("any") / "raw.json"
     path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8", newline="")
     assert records(read_records(path, ReaderSpec(format="jsonl"))) == rows
+
+
+def test_json_records_may_be_arrays_or_stand_under_keys(read):
+    assert records(read('[["甲", 1], ["乙", 2]]', "json", columns=("text", "n"))) == [
+        {"text": "甲", "n": 1},
+        {"text": "乙", "n": 2},
+    ]
+    assert records(read('{"d1": {"a": 1}, "d2": {"a": 2}}', "json", keyed="id")) == [{"id": "d1", "a": 1}, {"id": "d2", "a": 2}]
+    with pytest.raises(InputError, match="has 1 parts, expected 2"):
+        read('[["甲"]]', "json", columns=("text", "n"))
+
+
+def test_objects_one_after_another(read):
+    located = read('{\n "a": 1\n}\n{"a": 2} {"a": "}{"}\n', "json_stream")
+    assert located == [("line 1", {"a": 1}), ("line 4", {"a": 2}), ("line 4", {"a": "}{"})]
+    with pytest.raises(InputError) as caught:
+        read('{"a": 1}\n{"a": 2,}\n', "json_stream")
+    assert ", line 2" in caught.value.where
+
+
+def test_explode_gives_a_record_for_each_item_with_its_surroundings_and_history(read):
+    text = '[{"name": "甲", "turns": [{"t": 1}, {"t": 2, "name": "乙"}]}, {"name": "丙", "turns": []}]'
+    located = read(text, "json", explode="turns", history=True)
+    assert located == [
+        ("record 1, turns 1", {"name": "甲", "record_id": "raw.txt:1", "history": [], "t": 1}),
+        ("record 1, turns 2", {"name": "乙", "record_id": "raw.txt:1", "history": [{"t": 1}], "t": 2}),
+    ]
+    with pytest.raises(InputError, match="Under 'turns' must stand a list of objects"):
+        read('[{"name": "甲"}]', "json", explode="turns")
+
+
+@pytest.mark.parametrize(
+    ("text", "spans"),
+    [
+        ("王\tB-PER\n五\tI-PER\n在\tO\n京\tB-LOC\n", [("PER", "王五", 0), ("LOC", "京", 3)]),
+        ("王 B-NAME\n小 M-NAME\n五 E-NAME\n男 S-SEX\n", [("NAME", "王小五", 0), ("SEX", "男", 3)]),
+        ("甲 B-A\n乙 B-A\n丙 I-B\n", [("A", "甲", 0), ("A", "乙", 1), ("B", "丙", 2)]),
+        ("甲 S-A\n乙 I-A\n", [("A", "甲", 0), ("A", "乙", 1)]),
+    ],
+)
+def test_columns_give_text_and_spans(read, text, spans):
+    ((place, record),) = read(text, "columns")
+    assert place == "line 1"
+    assert [(span["type"], span["text"], span["start"]) for span in record["spans"]] == spans
+    assert all(record["text"][span["start"] : span["end"]] == span["text"] for span in record["spans"])
+
+
+def test_columns_drop_digits_and_separate_sentences_by_blank_lines(read):
+    located = read("科0\tO\n技1\tO\n\n\n好0\tO\n", "columns", drop_from_token=1)
+    assert located == [("line 1", {"text": "科技", "spans": []}), ("line 5", {"text": "好", "spans": []})]
+
+
+def test_columns_name_the_line_without_a_tag(read):
+    with pytest.raises(InputError, match="no token and tag") as caught:
+        read("王\tB-PER\n五\n", "columns")
+    assert ", line 2" in caught.value.where
+
+
+def test_blocks_of_tagged_lines(read):
+    keys = {"古文": "old", "现代文": "new"}
+    located = read("古文：学而时习之：不亦说乎\r\n现代文: 学了又常温习\n\n\n古文：甲\n现代文：乙", "blocks", keys=keys)
+    assert located == [
+        ("line 1", {"old": "学而时习之：不亦说乎", "new": " 学了又常温习"}),
+        ("line 5", {"old": "甲", "new": "乙"}),
+    ]
+    for text, said in [("古文：甲\n古文：乙\n", "stands twice"), ("古文：甲\n今文：乙\n", "no known tag")]:
+        with pytest.raises(InputError, match=said) as caught:
+            read(text, "blocks", keys=keys)
+        assert ", line 2" in caught.value.where
+
+
+def test_parallel_files_are_read_line_by_line(tmp_path):
+    reader = ReaderSpec(format="parallel", header=("first", "second"), siblings=("out.txt",))
+    (tmp_path / "in.txt").write_text("甲\n乙\n\n", encoding="utf-8")
+    (tmp_path / "out.txt").write_text("丙\n丁\n\n", encoding="utf-8")
+    assert records(read_records(tmp_path / "in.txt", reader)) == [{"first": "甲", "second": "丙"}, {"first": "乙", "second": "丁"}]
+    (tmp_path / "out.txt").write_text("丙\n", encoding="utf-8")
+    with pytest.raises(InputError, match="differ in length: 3 lines in in.txt, 1 in out.txt"):
+        list(read_records(tmp_path / "in.txt", reader))
+
+
+def test_options_may_differ_by_file(tmp_path):
+    reader = ReaderSpec(format="json", files={"b/*": {"record_path": "rows", "explode": "items"}})
+    for name, text in {"a.json": '[{"x": 1}]', "b/c.json": '{"rows": [{"y": 1, "items": [{"x": 2}]}]}'}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    assert records(read_records(tmp_path / "a.json", reader, "a.json")) == [{"x": 1}]
+    assert records(read_records(tmp_path / "b/c.json", reader, "b/c.json")) == [{"y": 1, "record_id": "b/c.json:1", "x": 2}]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"format": "blocks"}, "needs `keys`"),
+        ({"format": "parallel", "header": ("a",), "siblings": ("b.txt",)}, "needs `header`"),
+        ({"format": "json", "files": {"*": {"formt": "csv"}}}, "formt"),
+    ],
+)
+def test_incomplete_reader_options_are_refused(options, said):
+    with pytest.raises(ValueError, match=said):
+        ReaderSpec(**options)
+
+
+def test_gb18030_csv_with_line_breaks_in_quotes(read):
+    text = 'department,ask\n内科,"高血压能吃党参吗？\n谢谢"\n'
+    assert records(read(text, "csv", encoding="gb18030")) == [{"department": "内科", "ask": "高血压能吃党参吗？\n谢谢"}]
+    with pytest.raises(InputError, match="not utf-8") as caught:
+        read(text.encode("gb18030"), "csv")
+    assert ", line 2" in caught.value.where
