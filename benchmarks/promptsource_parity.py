@@ -54,8 +54,8 @@ class TemplateParity:
     differences: list[dict[str, Any]] = field(default_factory=list)
 
 
-def load_reference() -> ModuleType:
-    """The installed package, its compiled templates kept.
+def import_reference() -> ModuleType:
+    """The installed package as it is.
 
     Raises:
         ImportError: promptsource or pkg_resources is not installed.
@@ -63,6 +63,12 @@ def load_reference() -> ModuleType:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from promptsource import templates
+    return templates
+
+
+def load_reference() -> ModuleType:
+    """The installed package, its compiled templates kept."""
+    templates = import_reference()
     compiled = templates.env.from_string
     kept = functools.lru_cache(maxsize=None)(compiled)
     # Jinja folds `[...] | choice` into a constant as it compiles, so that promptsource draws by compiling again
@@ -75,7 +81,7 @@ def template_files(reference: ModuleType) -> list[Path]:
     return sorted(Path(reference.TEMPLATES_FOLDER_PATH).rglob("templates.yaml"))
 
 
-def _loader(reference: ModuleType) -> Any:
+def reference_loader(reference: ModuleType) -> Any:
     """promptsource's loader on libyaml's parser, which is many times faster."""
 
     class Loader(getattr(yaml, "CFullLoader", yaml.FullLoader)):  # type: ignore[misc]
@@ -89,7 +95,7 @@ def _loader(reference: ModuleType) -> Any:
 def compare_all(reference: ModuleType, rows: int, alternate: bool = False) -> Iterator[TemplateParity]:
     """Compare every template on ``rows`` rows; ``alternate`` saves time by truncating in every other template only."""
     count = 0
-    loader = _loader(reference)
+    loader = reference_loader(reference)
     for path in template_files(reference):
         theirs = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)["templates"]
         ours = list(read_template_file(path))

@@ -28,14 +28,13 @@ svg .zero_shot, .swatch.zero_shot { fill: var(--majority); background: var(--maj
 .key span + span { margin-left: 1.2rem; }
 table.rows td { padding: .08rem .5rem; }
 table.rows td:first-child { max-width: none; width: 1%; white-space: nowrap; }
-table.rows td.title { width: 1%; white-space: nowrap; }
-table.rows td.bar { width: auto; }
+table.rows .title { white-space: nowrap; }
+table.rows td.bar { width: 100%; }
 table.rows svg { height: 1.05rem; }
 table.rows svg .axis, svg.histogram .axis { vector-effect: non-scaling-stroke; }
 .ticks { position: relative; height: 1.1em; font-weight: 400; }
 .ticks span { position: absolute; transform: translateX(-50%); }
 .ticks span:first-child { transform: none; }
-.ticks span:last-child { transform: translateX(-100%); }
 svg.histogram { width: 100%; max-width: 30rem; height: auto; }
 svg.histogram text { font: 10px sans-serif; fill: var(--soft); }
 svg.histogram rect { fill: rgb(var(--accent) / .75); }
@@ -44,8 +43,8 @@ svg.histogram .quantile { stroke: var(--majority); stroke-dasharray: 3 2; }
 table.wide td.name .soft { display: inline; }
 @media (max-width: 56rem) {
   .pair { grid-template-columns: minmax(0, 1fr); }
-  table.rows td.title { display: none; }
-  table.rows td:first-child { max-width: 9.5rem; white-space: normal; overflow-wrap: anywhere; width: 34%; }
+  table.rows .title { display: none; }
+  table.rows { font-size: .8rem; }
 }
 """
 
@@ -100,8 +99,10 @@ def _headline(stats: Mapping[str, Any]) -> str:
     )
 
 
-def _decades(tasks: Sequence[Mapping[str, Any]]) -> int:
-    return max(1, math.ceil(math.log10(max([task["rows"] for task in tasks], default=1) or 1)))
+def _axis(tasks: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """Ends of the rows' axis as powers of ten: the whole power below the fewest rows, and a little above the most."""
+    counts = [task["rows"] for task in tasks if task["rows"]] or [1]
+    return float(math.floor(math.log10(min(counts)))), math.log10(max(counts)) + 0.05
 
 
 def _power(exponent: int) -> str:
@@ -110,21 +111,23 @@ def _power(exponent: int) -> str:
 
 def _rows_figure(tasks: Sequence[Mapping[str, Any]]) -> str:
     """Rows of every task as bars on a logarithmic axis, the longest first."""
-    decades = _decades(tasks)
-    lines = "".join(
-        f'<line class="axis" x1="{100 * step / decades:.2f}" x2="{100 * step / decades:.2f}" y1="0" y2="10"/>'
-        for step in range(1, decades + 1)
-    )
+    low, high = _axis(tasks)
+
+    def x(power: float) -> float:
+        return 100 * max(power - low, 0.0) / (high - low)
+
+    powers = range(int(low), math.floor(high) + 1)
+    lines = "".join(f'<line class="axis" x1="{x(power):.2f}" x2="{x(power):.2f}" y1="0" y2="10"/>' for power in powers)
     rows = []
     for task in sorted(tasks, key=lambda task: -task["rows"]):
-        width = 100 * math.log10(task["rows"]) / decades if task["rows"] else 0.0
+        width = x(math.log10(task["rows"])) if task["rows"] else 0.0
         rows.append(
             f'<tr><td><a href="#{escape(task["task"])}">{escape(task["task"])}</a></td><td class="title soft">{_title(task)}</td>'
             f'<td class="bar"><svg viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">{lines}'
             f'<rect class="{escape(task["role"])}" x="0" y="2" width="{width:.2f}" height="6"/></svg></td>'
             f'<td class="n">{count(task["rows"])}</td></tr>'
         )
-    ticks = "".join(f'<span style="left:{100 * step / decades:.2f}%">{_power(step)}</span>' for step in range(decades + 1))
+    ticks = "".join(f'<span style="left:{x(power):.2f}%">{_power(power)}</span>' for power in powers)
     key = "".join(f'<span><i class="swatch {role}"></i>{word}</span>' for role, word in ROLES.items())
     return (
         f'<section><h2>各任务的行数</h2><p class="key">{key}<span>横轴为对数刻度；各划分相加，FewCLUE '

@@ -122,7 +122,7 @@ def _template(path: Path, task: str, key: str, raw: Any) -> Template:
     for needed in ("name", "jinja"):
         if not isinstance(raw.get(needed), str) or not raw[needed].strip():
             raise InputError(f"The template has no {needed!r}", where=where, fix="add it")
-    if str(raw.get("id", key)) != key:
+    if str(raw.get("id") or key) != key:
         raise InputError(f"The template's id {raw.get('id')!r} differs from its key", where=where, fix="make the two equal")
     metadata = raw.get("metadata") or {}
     if not isinstance(metadata, dict):
@@ -132,7 +132,7 @@ def _template(path: Path, task: str, key: str, raw: Any) -> Template:
         name=raw["name"],
         jinja=raw["jinja"],
         task=task,
-        answer_choices=raw.get("answer_choices") or raw.get("answer_choices_key") or None,
+        answer_choices=_answer_choices(raw, where),
         reference=raw.get("reference") or "",
         line=raw.line,
         metadata=TemplateMetadata(
@@ -143,6 +143,16 @@ def _template(path: Path, task: str, key: str, raw: Any) -> Template:
             extra={name: value for name, value in metadata.items() if name not in _OWN_KEYS},
         ),
     )
+
+
+def _answer_choices(raw: Mapping[str, Any], where: str) -> str | None:
+    """The expression; old files have it as a list, or under ``answer_choices_key`` (promptsource, autumn 2021)."""
+    choices = raw.get("answer_choices") or raw.get("answer_choices_key") or None
+    if isinstance(choices, list):
+        choices = " ||| ".join(map(str, choices))
+    if not isinstance(choices, str | None):
+        raise InputError(f"answer_choices is {choices!r}, no text", where=where, fix="quote it")
+    return choices
 
 
 class _TemplateDumper(yaml.SafeDumper):

@@ -64,6 +64,8 @@ def convert_record(task: Task, record: dict[str, Any]) -> Converted:
             raise BadRecord(key, f"the record has no {path!r}", "add it, or mark the field `optional: true`")
         values[key] = _CONVERT[spec.type](_Field(key, spec, task.label_set(spec.labels) or _NO_LABELS), raw)
     for key, spec in task.fields.items():
+        if spec.of and key in values and not values[key] < len(values.get(spec.of, ())):
+            raise BadRecord(key, f"the index {values[key]} points beyond the {len(values.get(spec.of, ()))} of {spec.of!r}")
         if spec.type in _PLACED_IN and key in values:
             values[key], moved = _check_places(key, values.get(_PLACED_IN[spec.type]), values[key])
             repaired += moved

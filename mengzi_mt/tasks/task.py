@@ -148,6 +148,7 @@ class FieldSpec(_Spec):
         pattern: a regular expression; its first group is the value.
         split: a text becomes a list, cut at this (type ``strings``).
         labels: the set of ``more_labels`` that a field of type ``label`` or ``entities`` uses; by default the main one.
+        of: the key of the list that an ``index`` points into; an index beyond it is an error.
         items: of each object of a list, key to dotted path; a path that ends in ``?`` may be absent (type ``objects``).
     """
 
@@ -162,6 +163,7 @@ class FieldSpec(_Spec):
     pattern: str | None = None
     split: str | None = Field(default=None, min_length=1)
     labels: str | None = None
+    of: str | None = None
     items: dict[str, str] = {}
 
     @property

@@ -1,7 +1,7 @@
 """Checkpoints: folders that ``transformers`` loads unchanged, written beside and renamed, verified before use.
 
 A checkpoint holds the model (``model.safetensors``, ``config.json``, ``generation_config.json``), the tokenizer,
-``mengzi_mt.json`` (what it is made of, and the size of each file) and ``trainer_state/`` for resuming.
+``mengzi_mt.json`` (what it is made of, and the size of each file), a card (``README.md``) and ``trainer_state/`` for resuming.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 
 from mengzi_mt.errors import InputError, RunError
 from mengzi_mt.models.t5 import save_model
+from mengzi_mt.training.card import model_card
 
 MANIFEST = "mengzi_mt.json"
 STATE_DIR = "trainer_state"
@@ -71,6 +72,7 @@ def save_checkpoint(
             _save_tensors({"optimiser": state.optimiser, "rng": state.rng}, beside / STATE_DIR / "tensors.pt")
             numbers = {"step": state.step, "counters": state.counters, "recipe": state.recipe, "averages": state.averages}
             _write_json(beside / STATE_DIR / "state.json", numbers)
+        (beside / "README.md").write_text(model_card(manifest), encoding="utf-8")
         files = {str(path.relative_to(beside)): path.stat().st_size for path in sorted(beside.rglob("*")) if path.is_file()}
         _write_json(beside / MANIFEST, {**manifest, "files": files})
         _sync(beside)

@@ -21,6 +21,7 @@ from mengzi_mt.resources import resolve
 from mengzi_mt.tasks.registry import get_task
 from mengzi_mt.tasks.rows import DataSource, Rows
 from mengzi_mt.tasks.task import Task
+from mengzi_mt.training.card import research_only
 from mengzi_mt.training.loop import Run
 
 TRAIN_TOKENIZER = "train"
@@ -57,6 +58,7 @@ def set_up(recipe: Recipe, source: DataSource) -> Run:
         validation=validation,
         provenance={
             "data": data,
+            "research_only": research_only(data),
             "data_source": source.kind,
             "data_map": source.data_map.name if source.data_map else None,
             "templates": {task.name: bound_templates(task).content_hash() for task in tasks},

@@ -203,3 +203,10 @@ def test_objects_are_reduced_to_their_items():
         values(task(a=spec), a=[{"subject": "甲"}])
     with pytest.raises(BadRecord, match="expected a list of objects"):
         values(task(a=spec), a=["甲"])
+
+
+def test_index_beyond_its_list_is_an_error():
+    spec = task(options="strings", answer={"type": "index", "of": "options"})
+    assert values(spec, options=["甲", "乙"], answer=1)["answer"] == 1
+    with pytest.raises(BadRecord, match="the index 2 points beyond the 2 of 'options'"):
+        values(spec, options=["甲", "乙"], answer=2)

@@ -1,0 +1,63 @@
+"""The card of a checkpoint (``README.md``): what it was trained on, and on which terms that data came."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_TERMS = {True: "research only", False: "no such restriction stated", "unknown": "unknown"}
+
+
+def research_only(data: Mapping[str, Mapping[str, Any]]) -> bool | str:
+    """The terms of a mixture: research only if any of its datasets is, unknown if any is, else not restricted."""
+    terms = [entry.get("research_only", "unknown") for entry in data.values()]
+    return True if True in terms else "unknown" if "unknown" in terms else False
+
+
+def model_card(manifest: Mapping[str, Any]) -> str:
+    """The card in the hub's format, from what ``mengzi_mt.json`` holds."""
+    data: Mapping[str, Mapping[str, Any]] = manifest.get("data") or {}
+    recipe = (manifest.get("recipe") or {}).get("name", "unknown")
+    lines = [
+        "---",
+        "language: zh",
+        "library_name: transformers",
+        "pipeline_tag: text2text-generation",
+        "tags: [mengzi-mt, t5]",
+        "license: other",
+        "---",
+        "",
+        f"# {recipe}",
+        "",
+        f"A T5 trained by mengzi-mt on {len(data)} Chinese datasets through prompts (recipe `{recipe}`, "
+        f"step {manifest.get('step', 'unknown')}). `mengzi_mt.json` beside this file holds the whole recipe, counts and hashes.",
+        "",
+        "## Data and licences",
+        "",
+        _terms_sentence(data),
+        "",
+        "| task | rows | licence as stated | research only | official splits trained on |",
+        "|---|---:|---|---|---|",
+    ]
+    for name, entry in sorted(data.items()):
+        splits = entry.get("official_split") or [entry.get("split", "train")]
+        terms = _TERMS.get(entry.get("research_only", "unknown"), "unknown")
+        lines.append(f"| {name} | {entry.get('rows', '')} | {entry.get('licence', 'unknown')} | {terms} | {', '.join(splits)} |")
+    if manifest.get("data_source") == "sample":
+        lines += ["", "Trained on the samples bundled with mengzi-mt, which are no dataset: good for trying things out only."]
+    named = manifest.get("zero_shot_tasks_trained_on") or []
+    if named:
+        lines += ["", f"It was trained on zero-shot tasks ({', '.join(named)}): their scores are not zero-shot."]
+    return "\n".join(lines) + "\n"
+
+
+def _terms_sentence(data: Mapping[str, Mapping[str, Any]]) -> str:
+    restricted = sorted(name for name, entry in data.items() if entry.get("research_only") is True)
+    unknown = sorted(name for name, entry in data.items() if entry.get("research_only", "unknown") == "unknown")
+    if restricted:
+        return f"**For research only**: so say the terms of {', '.join(restricted)}." + (
+            f" The terms of {', '.join(unknown)} are not stated." if unknown else ""
+        )
+    if unknown:
+        return f"The terms of {', '.join(unknown)} are not stated: ask their owners before any use beyond research."
+    return "None of the datasets states a restriction to research."

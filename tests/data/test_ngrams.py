@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mengzi_mt.data import ngrams
+from mengzi_mt.data.ngrams import Match, build_index, find_matches, places_needed
+
+
+def brute_force(texts, rows, n, share):
+    """Every match by the definition, slowly."""
+    found = []
+    for row, fields in enumerate(rows):
+        grams = {field[i : i + n] for field in fields for i in range(len(field) - n + 1)}
+        for number, text in enumerate(texts):
+            places = len(text) - n + 1
+            matched = sum(text[i : i + n] in grams for i in range(places))
+            if any(text in field for field in fields):
+                found.append(Match(row, number, "equal" if text in fields else "contained", 1.0))
+            elif len(text) >= 2 * n and matched / places >= share:
+                found.append(Match(row, number, "near", matched / places))
+    return found
+
+
+@st.composite
+def collections(draw):
+    alphabet = draw(st.sampled_from(["甲乙", "甲乙丙", "甲𠀀"]))
+    n = draw(st.integers(2, 4))
+    texts = draw(st.lists(st.text(alphabet, min_size=n, max_size=14), max_size=8, unique=True))
+    rows = draw(st.lists(st.lists(st.text(alphabet, max_size=20), max_size=3), max_size=6))
+    return texts, rows, n, draw(st.sampled_from([0.3, 0.5, 0.6, 0.75, 1.0]))
+
+
+@given(collections(), st.sampled_from([1, 10, 1_000]))
+@settings(max_examples=300, deadline=None)
+def test_matches_are_those_of_the_definition(collection, expanded):
+    texts, rows, n, share = collection
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ngrams, "_EXPANDED", expanded)
+        assert list(find_matches(build_index(texts, n, share), rows)) == brute_force(texts, rows, n, share)
+
+
+def test_hash_collisions_are_never_reported(monkeypatch):
+    texts, rows = ["甲乙丙丁", "子丑寅卯辰巳午未"], [["丁丙乙甲"], ["甲乙丙丁戊"], ["子丑寅卯辰巳午未"], ["一二三四五六七八"]]
+    expected = brute_force(texts, rows, 4, 0.5)
+    true_ngrams = ngrams._ngrams
+    monkeypatch.setattr(ngrams, "_ngrams", lambda texts, n: (np.full_like((found := true_ngrams(texts, n))[0], 7), found[1]))
+    assert list(find_matches(build_index(texts, 4, 0.5), rows)) == expected
+    assert [(match.row, match.text) for match in expected] == [(1, 0), (2, 1)]
+
+
+def test_ngrams_do_not_cross_from_one_text_into_the_next():
+    index = build_index(["甲乙丙丁"], 4, 0.5)
+    assert not list(find_matches(index, [["甲乙", "丙丁"], ["甲乙丙"], ["丁"]]))
+
+
+def test_a_cloze_with_its_gap_filled_is_near():
+    text = "春眠不觉晓处处闻啼鸟夜来风雨声花落知多少"
+    (match,) = find_matches(build_index([text[:9] + text[11:]], 4, 0.6), [[text]])
+    assert (match.kind, match.share) == ("near", 12 / 15)
+
+
+@pytest.mark.parametrize(("length", "needed"), [(8, 1), (15, 8), (16, 6), (107, 60)])
+def test_short_texts_need_all_their_places(length, needed):
+    assert places_needed(length, 8, 0.6) == needed
+
+
+def test_nothing_to_look_for():
+    assert not list(find_matches(build_index([], 8, 0.6), [["甲乙丙丁戊己庚辛"]]))
+    assert not list(find_matches(build_index(["甲乙丙丁戊己庚辛"], 8, 0.6), []))
