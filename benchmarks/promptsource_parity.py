@@ -7,6 +7,7 @@ reference is the installed package; its compiled templates are kept between call
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import functools
 import json
@@ -66,14 +67,13 @@ def import_reference() -> ModuleType:
     return templates
 
 
-def load_reference() -> ModuleType:
-    """The installed package, its compiled templates kept."""
-    templates = import_reference()
-    compiled = templates.env.from_string
-    kept = functools.lru_cache(maxsize=None)(compiled)
-    # Jinja folds `[...] | choice` into a constant as it compiles, so that promptsource draws by compiling again
-    templates.env.from_string = lambda source: (compiled if DRAWING.search(source) else kept)(source)
-    return templates
+@contextlib.contextmanager
+def kept_compiled(reference: ModuleType) -> Iterator[None]:
+    """Keep what promptsource compiles, except where it draws by compiling again: Jinja folds ``[...] | choice`` as it compiles."""
+    compiled = reference.env.from_string
+    kept = functools.lru_cache(maxsize=1_024)(compiled)
+    with mock.patch.object(reference.env, "from_string", lambda source: (compiled if DRAWING.search(source) else kept)(source)):
+        yield
 
 
 def template_files(reference: ModuleType) -> list[Path]:
@@ -94,8 +94,8 @@ def reference_loader(reference: ModuleType) -> Any:
 
 def compare_all(reference: ModuleType, rows: int, alternate: bool = False) -> Iterator[TemplateParity]:
     """Compare every template on ``rows`` rows; ``alternate`` saves time by truncating in every other template only."""
-    count = 0
     loader = reference_loader(reference)
+    count = 0
     for path in template_files(reference):
         theirs = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)["templates"]
         ours = list(read_template_file(path))
@@ -106,7 +106,8 @@ def compare_all(reference: ModuleType, rows: int, alternate: bool = False) -> It
         for template in ours:
             count += 1
             truncate = (count % 2 == 0,) if alternate else (False, True)
-            yield compare_template(dataset, theirs[template.id], template, shared, rows, truncate)
+            with kept_compiled(reference):
+                yield compare_template(dataset, theirs[template.id], template, shared, rows, truncate)
 
 
 def compare_template(
@@ -197,7 +198,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=6, help="rows a template")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
-    results = list(compare_all(load_reference(), options.rows))
+    results = list(compare_all(import_reference(), options.rows))
     never = [result for result in results if not result.rendered]
     different = [result for result in results if result.differences]
     if options.json:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 STATS_SCHEMA = "mengzi-mt/stats/1"
 CountTokens = Callable[[list[str]], list[int]]
 Stats = dict[str, Any]
-BIN_EDGES = tuple(10 ** (step / 8) for step in range(41))
-"""Edges of the length histograms' bins: eight for each power of ten, from 1 to 100,000."""
+BIN_EDGES = tuple(10 ** (step / 8) for step in range(33))
+"""Edges of the length histograms' bins: eight for each power of ten, from 1 to 10,000."""
 _QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 

@@ -16,7 +16,10 @@ CATEGORIES = {
     "ner": "命名实体", "relation": "关系抽取", "intent": "意图识别", "generation": "生成", "keyword": "关键词",
     "cloze": "完形填空", "coreference": "指代消解",
 }  # fmt: skip
+_LICENCES = {"none stated": "未声明", "unknown": "未知"}
 ROLES = {"train": "训练", "zero_shot": "零样本评测"}
+_SPARE = "词元 p99"
+"""Left out on narrow screens, where nine cells fill three rows."""
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 360, 132, 8, 18, 20
 _SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
 
@@ -188,7 +191,7 @@ def _task_section(task: Mapping[str, Any]) -> str:
         f'<section class="task" id="{escape(task["task"])}"><h2>{escape(task["task"])} {_title(task)}</h2>'
         f'<p><span class="pill">{escape(CATEGORIES.get(task["category"], task["category"]))}</span> '
         f'<span class="pill">{ROLES.get(task["role"], "")}</span> '
-        f'<span class="pill">许可：{escape(licence["name"])}</span>{warning}</p>{_split_table(task)}'
+        f'<span class="pill">许可：{escape(_LICENCES.get(licence["name"], licence["name"]))}</span>{warning}</p>{_split_table(task)}'
         f'<div class="pair">{labels}<div><h4>长度（词元，对数刻度）</h4>{_histogram(task["tokens"])}</div></div></section>'
     )
 
@@ -196,9 +199,6 @@ def _task_section(task: Mapping[str, Any]) -> str:
 def _split_table(task: Mapping[str, Any]) -> str:
     rows = []
     for name, split in task["splits"].items():
-        official = [item for item in split["official"] if item != name]
-        source = f' <span class="soft small">实为官方 {escape(", ".join(official))}</span>' if official else ""
-        cut = ' <span class="soft small">按哈希切出</span>' if split["cut"] else ""
         balance = _main_balance(split) or {}
         tokens, characters = split["tokens"], split["characters"]
         cells = [
@@ -207,8 +207,10 @@ def _split_table(task: Mapping[str, Any]) -> str:
             ("字符 p95", count(characters["p95"])), ("词元 p50", count(tokens["p50"])), ("词元 p95", count(tokens["p95"])),
             ("词元 p99", count(tokens["p99"])), ("词元最多", count(tokens["max"])),
         ]  # fmt: skip
-        row = "".join(f'<td class="n" data-label="{head}">{value}</td>' for head, value in cells)
-        rows.append(f'<tr><td class="name"><span class="mono">{escape(name)}</span>{source}{cut}</td>{row}</tr>')
+        row = "".join(
+            f'<td class="n{" spare" if head == _SPARE else ""}" data-label="{head}">{value}</td>' for head, value in cells
+        )
+        rows.append(f'<tr><td class="name"><span class="mono">{escape(name)}</span>{_origin(name, split)}</td>{row}</tr>')
     head = "".join(f'<th class="n">{name}</th>' for name, _ in cells)
     table = f'<table class="wide"><thead><tr><th>划分</th>{head}</tr></thead><tbody>{{}}</tbody></table>'
     shown, folded = rows[:4], rows[4:]
@@ -218,6 +220,14 @@ def _split_table(task: Mapping[str, Any]) -> str:
         else ""
     )
     return table.format("".join(shown)) + more
+
+
+def _origin(name: str, split: Mapping[str, Any]) -> str:
+    """What a split really is, where its name does not say so."""
+    official = "、".join(escape(item) for item in split["official"])
+    if split["cut"]:
+        return f' <span class="soft small">按哈希从官方 {official} 切出</span>'
+    return "" if split["official"] == [name] else f' <span class="soft small">实为官方 {official}</span>'
 
 
 def _records(split: Mapping[str, Any]) -> str:

@@ -86,7 +86,8 @@ def test_report_names_every_hit_and_counts_rows(source):
 
 def test_a_pair_with_one_side_elsewhere_is_not_found_whole(write_root):
     source = write_root(
-        bustm={"test.json": [{"sentence1": LONG, "sentence2": TAXI}]}, lcqmc={"train.txt": [*FILLER, [LONG, "别的话别的话别的话", 0]]}
+        bustm={"test.json": [{"sentence1": LONG, "sentence2": TAXI}]},
+        lcqmc={"train.txt": [*FILLER, [LONG, "别的话别的话别的话", 0]]},
     )
     texts, side = compare(source)
     (line,) = make_report(texts, [side], [], {})["summary"]
@@ -95,7 +96,9 @@ def test_a_pair_with_one_side_elsewhere_is_not_found_whole(write_root):
 
 def test_lists_are_compared_as_one_text(write_root):
     words = ["洗衣机", "白色家电", "售后服务"]
-    source = write_root(csl={"test.json": [{"abst": "短摘要", "keyword": words}]}, lcqmc={"train.txt": [["、".join(words), "无关", 0]]})
+    source = write_root(
+        csl={"test.json": [{"abst": "短摘要", "keyword": words}]}, lcqmc={"train.txt": [["、".join(words), "无关", 0]]}
+    )
     texts = evaluation_texts([get_task("csl")], source, OverlapSettings())
     side = compare_task(index_texts(texts, OverlapSettings()), get_task("lcqmc"), source, lambda _: None)
     assert [hit.kind for hit in side.hits] == ["equal"]
@@ -115,7 +118,9 @@ def test_corpus_hits_name_their_lines(source, tmp_path):
 def test_tasks_without_files_are_named_or_refused(source):
     texts = evaluation_texts([get_task("bustm")], source, OverlapSettings())
     tasks = [get_task("finre"), get_task("lcqmc")]
-    compared, left = compare_all(index_texts(texts, OverlapSettings()), tasks, source, strict=False, started=lambda _: lambda _: None)
+    compared, left = compare_all(
+        index_texts(texts, OverlapSettings()), tasks, source, strict=False, started=lambda _: lambda _: None
+    )
     assert [side.name for side in compared] == ["lcqmc"]
     assert left[0]["task"] == "finre" and "nothing for the task 'finre'" in left[0]["reason"]
     with pytest.raises(InputError, match="nothing for the task 'finre'"):
@@ -123,7 +128,8 @@ def test_tasks_without_files_are_named_or_refused(source):
 
 
 @pytest.mark.parametrize(
-    ("settings", "where"), [({"ngram": 9}, "--ngram"), ({"ngram": 1}, "--ngram"), ({"share": 0}, "--share"), ({"share": 1.1}, "--share")]
+    ("settings", "where"),
+    [({"ngram": 9}, "--ngram"), ({"ngram": 1}, "--ngram"), ({"share": 0}, "--share"), ({"share": 1.1}, "--share")],
 )
 def test_settings_that_cannot_be(settings, where):
     with pytest.raises(InputError) as caught:

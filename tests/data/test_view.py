@@ -34,7 +34,13 @@ def view_of(tmp_path, source):
 
 def test_listed_rows_are_left_out_and_counted(view_of, source):
     before = {split: {row.row_id for row in RowFilter(None, source).load_rows(LCQMC, split)} for split in ("train", "validation")}
-    listed = {sorted(before["train"])[0], sorted(before["train"])[1], sorted(before["validation"])[0], "test.txt:1", "train.txt:999"}
+    listed = {
+        sorted(before["train"])[0],
+        sorted(before["train"])[1],
+        sorted(before["validation"])[0],
+        "test.txt:1",
+        "train.txt:999",
+    }
     rows = RowFilter(view_of(*listed), source)
     for split in before:
         assert {row.row_id for row in rows.load_rows(LCQMC, split)} == before[split] - listed

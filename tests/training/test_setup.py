@@ -108,3 +108,36 @@ def test_validation_examples_are_drawn_across_a_sorted_file():
     examples = validation_examples(task, Rows(task, "validation", rows, ReadCounts(), {}), select_templates(task, None)[:1], 40)
     assert len(examples) == 40
     assert len({example.targets for example in examples}) == 2
+
+
+def view_file(tmp_path, *row_ids):
+    from mengzi_mt.data.view import TaskView, file_hashes, write_view
+    from mengzi_mt.tasks.registry import get_task
+
+    task = get_task("lcqmc")
+    hashes = file_hashes(task, DataSource("sample"), ["sample.jsonl"])
+    write_view(tmp_path / "view.yaml", {"lcqmc": TaskView(frozenset(row_ids), hashes, task.version)}, {})
+    return str(tmp_path / "view.yaml")
+
+
+def test_rows_of_a_view_are_left_out_and_counted_in_the_manifest(make_run, tmp_path, capsys):
+    before = [row.row_id for row in make_run().mixture.pools[0].rows]
+    exclude = view_file(tmp_path, *before[:3], "sample.jsonl:99999")
+    run = make_run(output="b", data={"exclude": exclude}, training={"steps": 1})
+    assert [row.row_id for row in run.mixture.pools[0].rows] == before[3:]
+    excluded = read_manifest(train(run))["data"]["lcqmc"]["excluded"]
+    assert (excluded["view"], excluded["listed"], excluded["left_out"]) == ("view.yaml", 4, {"train": 3, "validation": 0})
+    assert (excluded["not_found"], excluded["first_not_found"]) == (1, ["sample.jsonl:99999"])
+    said = capsys.readouterr().err
+    assert "lists 1 rows of 'lcqmc' that are not there (first: sample.jsonl:99999)" in said
+    assert "says nothing of the task 'finre'" in said
+    assert run.provenance["data"]["finre"]["excluded"]["listed"] is None
+
+
+def test_without_a_view_the_manifest_says_so(make_run):
+    assert make_run().provenance["data"]["lcqmc"]["excluded"] is None
+
+
+def test_a_view_that_is_not_there_is_refused(make_run):
+    with pytest.raises(InputError, match="The view does not exist"):
+        make_run(data={"exclude": "nowhere.yaml"})
