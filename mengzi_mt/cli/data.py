@@ -46,15 +46,21 @@ def overlap(
 ) -> None:
     """Find evaluation texts, of every split at hand, in training tasks and corpora; print counts."""
     from mengzi_mt.data import overlap as search
+    from mengzi_mt.data.at_hand import for_each
+    from mengzi_mt.data.corpus import check_corpus
 
     settings = search.OverlapSettings(min_han, ngram, share)
     source = data_source(data, data_dir, data_map, default="files" if data_dir else "sample")
     training, evaluated = _chosen(tasks, "train", "--tasks"), _chosen(against, "zero_shot", "--against")
+    for path in corpus or ():
+        check_corpus(path)
     began = time.perf_counter()
+    texts = search.evaluation_texts(evaluated, source, settings)
+    index = search.index_texts(texts, settings)
     with _progress(len(training) + len(corpus or ())) as started:
-        texts = search.evaluation_texts(evaluated, source, settings)
-        index = search.index_texts(texts, settings)
-        compared, not_compared = search.compare_all(index, training, source, strict=tasks is not None, started=started)
+        compared, not_compared = for_each(
+            training, source, lambda task: search.compare_task(index, task, source, started(task.name)), strict=tasks is not None
+        )
         compared += [search.compare_corpus(index, path, started(path.name)) for path in corpus or ()]
     about = {
         "created": _now(),
@@ -86,7 +92,8 @@ def stats(
     as_json: AsJson = False,
 ) -> None:
     """Rows, labels and lengths of every split at hand, and the datasets' licences."""
-    from mengzi_mt.data.stats import STATS_SCHEMA, all_stats, token_counter
+    from mengzi_mt.data.at_hand import for_each
+    from mengzi_mt.data.stats import STATS_SCHEMA, Stats, task_stats, token_counter
     from mengzi_mt.data.stats_page import write_page
     from mengzi_mt.models.tokenizer import load_tokenizer
     from mengzi_mt.resources import resolve
@@ -97,7 +104,12 @@ def stats(
     count_tokens = token_counter(load_tokenizer(resolve(tokenizer)))
     began = time.perf_counter()
     with _progress(len(tasks)) as started:
-        described, not_read = all_stats(tasks, source, count_tokens, strict=bool(names), started=started)
+
+        def describe(task: Task) -> Stats:
+            started(task.name)
+            return task_stats(task, source, count_tokens)
+
+        described, not_read = for_each(tasks, source, describe, strict=bool(names))
     result = {
         "schema": STATS_SCHEMA,
         "created": _now(),

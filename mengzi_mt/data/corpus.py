@@ -14,19 +14,24 @@ from mengzi_mt.errors import InputError
 _OPENERS: dict[str, Callable[..., IO[Any]]] = {".xz": lzma.open, ".gz": gzip.open}
 
 
+def check_corpus(path: Path) -> None:
+    """Raises InputError where there is no such file."""
+    if not path.is_file():
+        raise InputError("The corpus file does not exist", where=str(path), fix="check the path")
+
+
 def read_corpus(path: Path) -> Iterator[tuple[int, str]]:
     """Line numbers and texts of a ``.jsonl``, ``.jsonl.xz`` or ``.jsonl.gz`` file; empty lines are passed over.
 
     Raises:
         InputError: a missing or damaged file, or a line without ``{"text": …}``, with the line.
     """
+    check_corpus(path)
     try:
         with _OPENERS.get(path.suffix, open)(path, "rt", encoding="utf-8-sig", newline="\n") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield number, _text(path, number, line)
-    except FileNotFoundError as error:
-        raise InputError("The corpus file does not exist", where=str(path), fix="check the path") from error
     except (OSError, UnicodeDecodeError, lzma.LZMAError, EOFError) as error:
         raise InputError(f"The corpus file cannot be read: {error}", where=str(path), fix="check or download it again") from error
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from mengzi_mt.data.at_hand import splits_at_hand
 from mengzi_mt.data.corpus import read_corpus
 from mengzi_mt.data.ngrams import Kind, NgramIndex, build_index, find_matches
 from mengzi_mt.data.texts import every_text, han, text_fields, text_keys
 from mengzi_mt.data.view import TaskView, file_hashes, files_of, sha256
-from mengzi_mt.errors import InputError, MengziError
-from mengzi_mt.tasks.rows import DataSource, available_splits, load_rows
+from mengzi_mt.errors import InputError
+from mengzi_mt.tasks.rows import DataSource, load_rows
 from mengzi_mt.tasks.task import Task
 
 OVERLAP_SCHEMA = "mengzi-mt/overlap/1"
@@ -120,15 +121,9 @@ def evaluation_texts(tasks: Iterable[Task], source: DataSource, settings: Overla
     """
     texts = EvaluationTexts()
     for task in tasks:
-        splits = available_splits(task, source)
-        if not splits:
-            raise InputError(
-                f"No split of the evaluation task {task.name!r} is at hand", where=str(source.root),
-                fix="put its files there, or leave the task out with --against",
-            )  # fmt: skip
         texts.rows[task.name] = {}
         keys = text_keys(task)
-        for split in splits:
+        for split in splits_at_hand(task, source):
             rows = load_rows(task, split, source)
             texts.rows[task.name][split] = len(rows)
             for row in rows:
@@ -148,9 +143,7 @@ def compare_task(index: NgramIndex, task: Task, source: DataSource, advance: Adv
     Raises:
         InputError: no split at hand, or a row that does not read.
     """
-    splits = available_splits(task, source)
-    if not splits:
-        raise InputError(f"No split of the task {task.name!r} is at hand", where=str(source.root), fix="give --data-map")
+    splits = splits_at_hand(task, source)
     ids: dict[str, None] = {}
 
     def rows() -> Iterator[tuple[str, Iterable[str]]]:
@@ -203,30 +196,6 @@ def find_hits(index: NgramIndex, rows: Iterable[tuple[str, Iterable[str]]], adva
             ids, batch, size = [], [], 0
     yield from matches()
     advance(len(ids))
-
-
-def compare_all(
-    index: NgramIndex, tasks: Sequence[Task], source: DataSource, *, strict: bool, started: Callable[[str], Advance]
-) -> tuple[list[Compared], list[dict[str, str]]]:
-    """Compare tasks; those whose files are not at hand are named with the reason, or refused where ``strict``.
-
-    Args:
-        index: of the evaluation texts.
-        tasks: training tasks.
-        source: where their rows come from.
-        strict: whether a task without files is an error.
-        started: told each task's name; gives what counts its rows.
-    """
-    compared, left = [], []
-    for task in tasks:
-        advance = started(task.name)
-        try:
-            compared.append(compare_task(index, task, source, advance))
-        except MengziError as error:
-            if strict:
-                raise
-            left.append({"task": task.name, "reason": error.paragraph()})
-    return compared, left
 
 
 def make_report(

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mengzi_mt.data.at_hand import splits_at_hand
 from mengzi_mt.data.texts import text_fields, text_keys
-from mengzi_mt.errors import InputError, MengziError
-from mengzi_mt.tasks.rows import DataSource, Row, Rows, available_splits, load_rows
+from mengzi_mt.tasks.rows import DataSource, Row, Rows, load_rows
 from mengzi_mt.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -42,14 +42,11 @@ def task_stats(task: Task, source: DataSource, count_tokens: CountTokens) -> Sta
     Raises:
         InputError: no split at hand, or a row that does not read.
     """
-    splits = available_splits(task, source)
-    if not splits:
-        raise InputError(f"No split of the task {task.name!r} is at hand", where=str(source.root), fix="give --data-map")
     keys = text_keys(task)
     parts: Stats = {}
     characters: list[int] = []
     tokens: list[int] = []
-    for split in splits:
+    for split in splits_at_hand(task, source):
         rows = load_rows(task, split, source)
         texts = ["\n".join(text_fields(keys, row.values).values()) for row in rows]
         characters += (of_split := [len(text) for text in texts])
@@ -164,22 +161,6 @@ def lengths(values: Sequence[int]) -> Stats:
         "sum": int(array.sum()),
         "bins": bins.tolist(),
     }
-
-
-def all_stats(
-    tasks: Sequence[Task], source: DataSource, count_tokens: CountTokens, *, strict: bool, started: Callable[[str], object]
-) -> tuple[list[Stats], list[dict[str, str]]]:
-    """Statistics of tasks; those whose files are not at hand are named with the reason, or refused where ``strict``."""
-    stats, left = [], []
-    for task in tasks:
-        started(task.name)
-        try:
-            stats.append(task_stats(task, source, count_tokens))
-        except MengziError as error:
-            if strict:
-                raise
-            left.append({"task": task.name, "reason": error.paragraph()})
-    return stats, left
 
 
 def token_counter(tokenizer: PreTrainedTokenizerBase, batch: int = 512) -> CountTokens:

@@ -180,6 +180,7 @@ def _summary(tasks: Sequence[Mapping[str, Any]]) -> str:
 def _task_section(task: Mapping[str, Any]) -> str:
     licence = task["licence"]
     restricted = {True: "仅限研究", False: "", "unknown": "使用范围不明"}.get(licence["research_only"], "")
+    stated = _LICENCES.get(licence["name"], licence["name"])
     warning = f' <span class="pill warn">{restricted}</span>' if restricted else ""
     balances = "".join(_label_bars(key, balance) for key, balance in task["labels"].items())
     labels = (
@@ -191,7 +192,7 @@ def _task_section(task: Mapping[str, Any]) -> str:
         f'<section class="task" id="{escape(task["task"])}"><h2>{escape(task["task"])} {_title(task)}</h2>'
         f'<p><span class="pill">{escape(CATEGORIES.get(task["category"], task["category"]))}</span> '
         f'<span class="pill">{ROLES.get(task["role"], "")}</span> '
-        f'<span class="pill">许可：{escape(_LICENCES.get(licence["name"], licence["name"]))}</span>{warning}</p>{_split_table(task)}'
+        f'<span class="pill">许可：{escape(stated)}</span>{warning}</p>{_split_table(task)}'
         f'<div class="pair">{labels}<div><h4>长度（词元，对数刻度）</h4>{_histogram(task["tokens"])}</div></div></section>'
     )
 

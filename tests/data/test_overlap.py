@@ -4,7 +4,6 @@ import pytest
 
 from mengzi_mt.data.overlap import (
     OverlapSettings,
-    compare_all,
     compare_corpus,
     compare_task,
     evaluation_texts,
@@ -113,18 +112,6 @@ def test_corpus_hits_name_their_lines(source, tmp_path):
     side = compare_corpus(index_texts(texts, OverlapSettings()), path, counted.append)
     assert [(hit.row_id, hit.kind) for hit in side.hits] == [("corpus.jsonl:2", "contained")]
     assert (side.rows, sum(counted), task_views([side])) == (2, 2, {})
-
-
-def test_tasks_without_files_are_named_or_refused(source):
-    texts = evaluation_texts([get_task("bustm")], source, OverlapSettings())
-    tasks = [get_task("finre"), get_task("lcqmc")]
-    compared, left = compare_all(
-        index_texts(texts, OverlapSettings()), tasks, source, strict=False, started=lambda _: lambda _: None
-    )
-    assert [side.name for side in compared] == ["lcqmc"]
-    assert left[0]["task"] == "finre" and "nothing for the task 'finre'" in left[0]["reason"]
-    with pytest.raises(InputError, match="nothing for the task 'finre'"):
-        compare_all(index_texts(texts, OverlapSettings()), tasks, source, strict=True, started=lambda _: lambda _: None)
 
 
 @pytest.mark.parametrize(
