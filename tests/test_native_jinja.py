@@ -40,31 +40,47 @@ def same(jinja, row, choices=None, shrink=(("a", "tail"),)):
     return native
 
 
+TYPED = "{{ spans | selectattr('type', 'equalto', t) | map(attribute='text') | join('，') }}"
+CASES = [
+    ("  {{ a }} 和 {{ b }}\n|||{{ a }}", None),
+    ("'{{ a }}\" {{ '{' }}{{ b }}}}|||{{ i }}", None),
+    ("{{ answer_choices | join('、') }}：{{ a }}|||{{ answer_choices[i] }}", CHOICES),
+    ("{% for c in answer_choices %}- {{ c }}\n{% endfor %}{{ a }}|||{{ answer_choices[i] }}", CHOICES),
+    ("{{ a }}{{ answer_choices | join('/') }}|||{{ answer_choices[0] }}", ROW_CHOICES),
+    ("{{ answer_choices }}|||{{ answer_choices[1] }}", PIECE_CHOICES),
+    ("{{ words }}{{ spans }}{{ nested }}|||{{ nested.x }}{{ nested['x'] }}", None),
+    ("{% if a and not b %}甲{% elif i > 0 or b %}乙{{ i }}{% else %}丙{% endif %}|||{{ '是' if i in [1, 2] else '否' }}", None),
+    (
+        "{% for w in words %}{{ loop.index }}/{{ loop.length }}.{{ w }}{% if not loop.last %}；{% endif %}"
+        "{% else %}无{% endfor %}|||x",
+        None,
+    ),
+    ("{% for s in spans if s.type == '人名' %}{{ loop.index0 }}{{ s.text }}{% endfor %}|||{{ spans | length }}", None),
+    (
+        "{{ spans | selectattr('type', 'in', ['人名', '地名']) | map(attribute='text') | unique(case_sensitive=true)"
+        " | join('，') or '无' }}|||x",
+        None,
+    ),
+    ("{{ spans | rejectattr('type', 'equalto', '人名') | map(attribute='type') | unique | list }}|||x", None),
+    ("{% for t in spans | map(attribute='type') | unique %}{{ t }}：" + TYPED + "\n{% endfor %}|||x", None),
+    (
+        "{{ a[:3] }}{{ words[1:] }}{{ a.split('、') | join('/') }}{{ a.replace('a', 'b') }}|||{{ a | trim | replace('b', 'c') }}",
+        None,
+    ),
+    ("{{ words | first }}{{ words | last }}|||{{ i + 1 }}{{ 'x' ~ i ~ a }}{{ i - 1 }}", None),
+    ("{% set k = ['甲', '乙'] %}{{ k | join('、') }}{{ a }}|||{{ k[i] }}", None),
+    (
+        "{% set n = words | length %}{{ n }}{% for w in words %}{% for v in words %}{{ w }}{{ v }}{% endfor %}{% endfor %}"
+        "|||{{ n }}",
+        None,
+    ),
+    ("{{ a }}{% if b %}{{ b }}{% endif %}尾  |||{{ b | string }}", None),
+]
+
+
 @settings(max_examples=60, deadline=None)
 @given(ROW)
-@pytest.mark.parametrize(
-    ("jinja", "choices"),
-    [
-        ("  {{ a }} 和 {{ b }}\n|||{{ a }}", None),
-        ("'{{ a }}\" {{ '{' }}{{ b }}}}|||{{ i }}", None),
-        ("{{ answer_choices | join('、') }}：{{ a }}|||{{ answer_choices[i] }}", CHOICES),
-        ("{% for c in answer_choices %}- {{ c }}\n{% endfor %}{{ a }}|||{{ answer_choices[i] }}", CHOICES),
-        ("{{ a }}{{ answer_choices | join('/') }}|||{{ answer_choices[0] }}", ROW_CHOICES),
-        ("{{ answer_choices }}|||{{ answer_choices[1] }}", PIECE_CHOICES),
-        ("{{ words }}{{ spans }}{{ nested }}|||{{ nested.x }}{{ nested['x'] }}", None),
-        ("{% if a and not b %}甲{% elif i > 0 or b %}乙{{ i }}{% else %}丙{% endif %}|||{{ '是' if i in [1, 2] else '否' }}", None),
-        ("{% for w in words %}{{ loop.index }}/{{ loop.length }}.{{ w }}{% if not loop.last %}；{% endif %}{% else %}无{% endfor %}|||x", None),
-        ("{% for s in spans if s.type == '人名' %}{{ loop.index0 }}{{ s.text }}{% endfor %}|||{{ spans | length }}", None),
-        ("{{ spans | selectattr('type', 'in', ['人名', '地名']) | map(attribute='text') | unique(case_sensitive=true) | join('，') or '无' }}|||x", None),
-        ("{{ spans | rejectattr('type', 'equalto', '人名') | map(attribute='type') | unique | list }}|||x", None),
-        ("{% for t in spans | map(attribute='type') | unique %}{{ t }}：{{ spans | selectattr('type', 'equalto', t) | map(attribute='text') | join('，') }}\n{% endfor %}|||x", None),
-        ("{{ a[:3] }}{{ words[1:] }}{{ a.split('、') | join('/') }}{{ a.replace('a', 'b') }}{{ a | replace('b', 'c') }}|||{{ a | trim }}", None),
-        ("{{ words | first }}{{ words | last }}|||{{ i + 1 }}{{ 'x' ~ i ~ a }}{{ i - 1 }}", None),
-        ("{% set k = ['甲', '乙'] %}{{ k | join('、') }}{{ a }}|||{{ k[i] }}", None),
-        ("{% set n = words | length %}{{ n }}{% for w in words %}{% for v in words %}{{ w }}{{ v }}{% endfor %}{% endfor %}|||{{ n }}", None),
-        ("{{ a }}{% if b %}{{ b }}{% endif %}尾  |||{{ b | string }}", None),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("jinja", "choices"), CASES)
 def test_native_rendering_equals_the_sandbox(jinja, choices, row):
     same(jinja, row, choices)
 
@@ -123,7 +139,7 @@ def test_marks_in_a_field_go_and_spans_stay_exact():
 def test_nested_loops_over_long_lists_are_stopped_by_the_sandbox():
     row = {"words": ["x"] * 20_000}
     started = time.perf_counter()
-    with pytest.raises(InputError, match="steps|seconds"):
+    with pytest.raises(InputError, match=r"steps|seconds"):
         compile_template("{% for a in words %}{% for b in words %}{{ a }}{% endfor %}{% endfor %}|||x", None, (), where="t").render(
             row
         )

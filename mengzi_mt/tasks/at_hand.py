@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mengzi_mt.errors import InputError
 from mengzi_mt.resources import resource_dir
 from mengzi_mt.tasks.data_map import DataMap, MappedSplit, load_data_map
 from mengzi_mt.tasks.rows import DataSource, matching_files
@@ -20,7 +21,12 @@ def source_at_hand(task: Task, root: Path) -> tuple[DataSource, list[str]]:
 
     A file is known by its official name or by a shipped data map, and belongs to the first split that names it. No
     validation split is cut off: these splits are for reading everything, not for training.
+
+    Raises:
+        InputError: there is no such root.
     """
+    if not root.is_dir():
+        raise InputError("The data folder does not exist", where=str(root), fix="check --data-dir or MENGZI_MT_DATA")
     folder = root / task.source.path
     named = [(split, names) for split, names in task.source.splits.items()]
     for data_map in shipped_data_maps():

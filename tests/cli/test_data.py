@@ -71,7 +71,7 @@ def test_tasks_without_files_are_named(command, root):
     [
         (["--tasks", "lcqm"], "Did you mean 'lcqmc'"),
         (["--tasks", "bustm"], "has the role zero_shot"),
-        (["--tasks", "finre"], "nothing for the task 'finre'"),
+        (["--against", "bustm", "--tasks", "finre"], "nothing for the task 'finre'"),
         (["--against", "lcqmc"], "has the role train"),
         (["--against", "tnews"], "nothing for the task 'tnews'"),
         (["--against", "bustm", "--ngram", "12"], "--ngram"),

@@ -13,8 +13,8 @@ def source(write_root):
 
 
 def test_tasks_without_files_are_named(source):
-    results, left = for_each(TASKS, source, lambda task: task.name, strict=False)
-    assert results == ["lcqmc"]
+    results, left = for_each(TASKS, source, lambda task: splits_at_hand(task, source), strict=False)
+    assert results == [["test"]]
     assert left[0]["task"] == "finre" and "nothing for the task 'finre'" in left[0]["reason"]
 
 

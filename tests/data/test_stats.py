@@ -45,9 +45,9 @@ def test_groups_are_counted_by_what_belongs_together(write_root):
 
 def test_entities_are_counted_by_type():
     task = get_task("cluener2020")
-    spans = [{"type": "姓名", "text": "张三", "start": 0, "end": 2}, {"type": "公司", "text": "某司", "start": 3, "end": 5}]
+    spans = [{"type": "人名", "text": "张三", "start": 0, "end": 2}, {"type": "公司", "text": "某司", "start": 3, "end": 5}]
     (balance,) = label_balance(task, [Row("a:1", {"entities": spans}), Row("a:2", {"entities": spans[:1]})]).values()
-    assert {word: n for word, n in balance["counts"].items() if n} == {"姓名": 2, "公司": 1}
+    assert {word: n for word, n in balance["counts"].items() if n} == {"人名": 2, "公司": 1}
 
 
 def test_evenness_is_entropy_over_its_largest_value():

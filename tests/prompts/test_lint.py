@@ -66,7 +66,12 @@ def test_skipped_rows_are_not_tested_for_leaks():
 
 @pytest.mark.parametrize(
     ("words", "choices", "named"),
-    [("是不是", ("是", "不是"), {"是", "不是"}), ("是或者不是", ("是", "不是"), {"是", "不是"}), ("不是", ("是", "不是"), {"不是"}), ("好吗", ("是", "否"), set())],
+    [
+        ("是不是", ("是", "不是"), {"是", "不是"}),
+        ("是或者不是", ("是", "不是"), {"是", "不是"}),
+        ("不是", ("是", "不是"), {"不是"}),
+        ("好吗", ("是", "否"), set()),
+    ],
 )
 def test_a_choice_within_a_longer_one_does_not_count_as_named(words, choices, named):
     assert set(named_choices(template(f"{words}{{{{ text }}}}|||x"), choices)) == named

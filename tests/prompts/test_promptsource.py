@@ -60,8 +60,7 @@ def test_truncation_is_a_replacement_in_the_templates_text():
     assert apply("{{ a }}|||x", {"a": LONG}) == [LONG, "x"]
     stringified = "{{ {'k': {'n': 1}}['k']['n'] + 1 }}|||x"
     assert apply(stringified) == ["2", "x"]
-    with pytest.raises(InputError, match="does not parse|fails on this row"):
-        apply(stringified, truncate=True)
+    assert apply(stringified, truncate=True) == ["11", "x"]
 
 
 def test_protection_can_be_switched_off():
@@ -73,7 +72,7 @@ def test_choices_are_rendered_for_each_row_and_visible_to_the_template():
     template = compat("{{ answer_choices | join('、') }}|||{{ answer_choices[label] }}", "{{ a }} ||| 否|||{{ c[0] }}")
     row = {"a": "p|||q", "c": ["r|||s"], "label": 0}
     assert template.get_answer_choices_list(row) == ["p|||q", "否", "r", "s"]
-    assert template.apply(row) == ["p|||q、否、r、s", "p|||q"]
+    assert template.apply(row) == ["p", "q、否、r、s", "p", "q"]  # what stands in choices is protected no longer
     assert template.get_fixed_answer_choices_list() is None
 
 
@@ -176,7 +175,7 @@ CHAIN = "".join(f"{{% set l{i} = [] %}}{{% set m{i} = [] %}}" for i in range(40)
 )
 def test_bounds_hold_though_lists_may_change(jinja):
     start = time.process_time()
-    with pytest.raises(InputError, match="grow over|more than|recurses|depth"):
+    with pytest.raises(InputError, match=r"grow over|more than|recurses|depth"):
         apply(jinja + "|||x")
     assert time.process_time() - start < 2  # half a second by design; the rest is for a slow machine
 
@@ -191,6 +190,7 @@ ODD = {
     "raw": ("{% raw %}{{ a }}{% endraw %}|||x", None, {"a": 1}),
     "no choices": ("{{ answer_choices }}|||{{ answer_choices[0] }}", None, {}),
     "empty choices": ("{{ answer_choices }}|||x", "{{ a }}", {}),
+    "separator in choices": ("{{ answer_choices }}{{ answer_choices[0] }}|||x", "{{ a }} ||| b", {"a": "p|||q"}),
     "restricted": ("x|||y", None, {"answer_choices": ["a"]}),
     "changed row": ("{{ a.append(1) }}{{ a }}|||{{ a.pop() }}", "{{ a.pop() }} ||| b", {"a": [[2], 3]}),
     "loop": ("{% for x in a %}{{ loop.index }}/{{ loop.length }}{{ '. '.join([x, x]) }}{% endfor %}|||x", None, {"a": ["p", "q"]}),

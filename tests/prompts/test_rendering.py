@@ -41,9 +41,7 @@ def test_separator_in_a_choice_never_moves_the_split():
 @example("\ufdd0甲\ufdd1\ufdd1", "乙", False)
 def test_shrinkable_span_points_exactly_at_the_fields_text(a, b, twice):
     prompt = render("  “{{ a }}”{{ b }}" + "又{{ a }}" * twice + "|||x", {"a": a, "b": b}, shrink=["a"])
-    plain = render(
-        "  “{{ a }}”{{ b }}" + "又{{ a }}" * twice + "|||x", {"a": a.replace("\ufdd0", "").replace("\ufdd1", ""), "b": b}
-    )
+    plain = render("  “{{ a }}”{{ b }}" + "又{{ a }}" * twice + "|||x", {"a": a.replace("\ufdd0", ""), "b": b})
     assert prompt.inputs == plain.inputs
     text = a.replace("\ufdd0", "").replace("\ufdd1", "")
     found = [prompt.inputs[start:end] for start, end, _ in prompt.shrinkable]

@@ -199,7 +199,7 @@ def test_objects_are_reduced_to_their_items():
     spec = {"type": "objects", "items": {"s": "subject", "o": "object.@value", "n": "note?"}}
     raw = [{"subject": " 甲 ", "object": {"@value": "乙"}, "more": 1}, {"subject": "丙", "object": {"@value": "丁"}, "note": "x"}]
     assert values(task(a=spec), a=raw)["a"] == [{"s": "甲", "o": "乙"}, {"s": "丙", "o": "丁", "n": "x"}]
-    with pytest.raises(BadRecord, match="has no 'object.@value'"):
+    with pytest.raises(BadRecord, match=r"has no 'object\.@value'"):
         values(task(a=spec), a=[{"subject": "甲"}])
     with pytest.raises(BadRecord, match="expected a list of objects"):
         values(task(a=spec), a=["甲"])

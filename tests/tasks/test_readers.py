@@ -211,7 +211,7 @@ def test_parallel_files_are_read_line_by_line(tmp_path):
     (tmp_path / "out.txt").write_text("丙\n丁\n\n", encoding="utf-8")
     assert records(read_records(tmp_path / "in.txt", reader)) == [{"first": "甲", "second": "丙"}, {"first": "乙", "second": "丁"}]
     (tmp_path / "out.txt").write_text("丙\n", encoding="utf-8")
-    with pytest.raises(InputError, match="differ in length: 3 lines in in.txt, 1 in out.txt"):
+    with pytest.raises(InputError, match=r"differ in length: 3 lines in in\.txt, 1 in out\.txt"):
         list(read_records(tmp_path / "in.txt", reader))
 
 
