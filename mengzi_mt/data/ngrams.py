@@ -1,9 +1,9 @@
 """Which texts of a collection stand, whole or in large part, in a row: rolling hashes find candidates, the texts decide.
 
-A text of L characters has L - n + 1 places, each the start of an n-gram. A row matches a text where enough of the text's
-places carry an n-gram that occurs somewhere in the row (containment; Broder, "On the resemblance and containment of
-documents", 1997, with n-grams of characters counted by place). All n-grams are compared as 64-bit polynomial hashes
-modulo 2^64; a collision can only add candidates, and each candidate is then checked on the characters themselves.
+A row has a text nearly where enough of the text's different n-grams occur somewhere in the row: containment, after Broder,
+"On the resemblance and containment of documents", 1997, here with n-grams of characters. They are compared as 64-bit
+polynomial hashes modulo 2^64. A collision can only add candidates (what it takes from a text's count is taken from what the
+text needs, too), and each candidate is checked on the characters themselves.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _EXPANDED = 16_000_000
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A row of the batch, a text of the index, how they match, and the share of the text's places that the row has."""
+    """A row of the batch, a text of the index, how they match, and the share of the text's n-grams that the row has."""
 
     row: int
     text: int
@@ -41,20 +41,20 @@ class NgramIndex:
     Attributes:
         texts: what is looked for; each has at least ``n`` characters.
         n: characters of an n-gram.
-        needed: how many of its places a text must have in a row, all of them where only the whole text counts; (texts,).
+        needed: how many of its different n-grams must be in a row; (texts,).
+        least_hashes: the same in hashes, of which two n-grams may have one; (texts,).
         grams: hashes of all n-grams, sorted; (grams,) uint64.
         starts: where the postings of each n-gram begin; (grams + 1,).
-        owners: the text of each posting; (postings,).
-        weights: how many places of that text carry the n-gram; (postings,).
+        owners: the text of each posting, once an n-gram; (postings,).
     """
 
     texts: tuple[str, ...]
     n: int
     needed: np.ndarray
+    least_hashes: np.ndarray
     grams: np.ndarray
     starts: np.ndarray
     owners: np.ndarray
-    weights: np.ndarray
 
     @cached_property
     def table(self) -> np.ndarray:
@@ -75,32 +75,39 @@ def build_index(texts: Sequence[str], n: int, share: float) -> NgramIndex:
     Args:
         texts: each at least ``n`` characters, without U+0000.
         n: characters of an n-gram.
-        share: part of a text's places that a row must have, above 0, at most 1.
+        share: part of a text's n-grams that a row must have, above 0, at most 1.
     """
     hashes, owners = _ngrams(texts, n)
     order = np.argsort(hashes, kind="stable")
     hashes, owners = hashes[order], owners[order]
     new_gram = np.diff(hashes, prepend=~hashes[:1]) != 0
     first = np.flatnonzero(new_gram | (np.diff(owners, prepend=-1) != 0))
-    gram_starts = np.flatnonzero(new_gram[first])
+    starts = np.flatnonzero(new_gram[first])
+    sizes = [len(ngrams_of(text, n)) for text in texts]
+    needed = np.array([ngrams_needed(size, n, share) for size in sizes], dtype=np.int64)
+    collided = np.array(sizes, dtype=np.int64) - np.bincount(owners[first], minlength=len(texts))
     return NgramIndex(
         texts=tuple(texts),
         n=n,
-        needed=np.array([places_needed(len(text), n, share) for text in texts], dtype=np.int64),
-        grams=hashes[first[gram_starts]],
-        starts=np.append(gram_starts, len(first)),
+        needed=needed,
+        least_hashes=needed - collided,
+        grams=hashes[first[starts]],
+        starts=np.append(starts, len(first)),
         owners=owners[first],
-        weights=np.diff(first, append=len(hashes)),
     )
 
 
-def places_needed(length: int, n: int, share: float) -> int:
-    """How many of its places a text of so many characters must have in a row.
+def ngrams_of(text: str, n: int) -> set[str]:
+    """The different n-grams of a text."""
+    return {text[i : i + n] for i in range(len(text) - n + 1)}
 
-    A text shorter than 2n has at most n places, so that one phrase could make up most of them; it needs all, and in order.
+
+def ngrams_needed(size: int, n: int, share: float) -> int:
+    """How many of ``size`` different n-grams a row must have.
+
+    A text of at most n of them (shorter than 2n, or repeating itself) needs all: one common phrase could make up most.
     """
-    places = length - n + 1
-    return places if length < 2 * n else max(1, math.ceil(share * places - 1e-9))
+    return size if size <= n else max(1, math.ceil(share * size - 1e-9))
 
 
 def find_matches(index: NgramIndex, rows: Sequence[Sequence[str]]) -> Iterator[Match]:
@@ -117,14 +124,17 @@ def find_matches(index: NgramIndex, rows: Sequence[Sequence[str]]) -> Iterator[M
 
 
 def compare(text: str, row: Sequence[str], n: int, needed: int) -> tuple[Kind, float] | None:
-    """How a row's texts match one text, looking at the characters alone."""
+    """How a row's texts match one text, looking at the characters alone.
+
+    A text of at most n different n-grams matches as a whole or not at all.
+    """
     if any(text in field for field in row):
         return ("equal" if text in row else "contained"), 1.0
-    if len(text) < 2 * n:
+    grams = ngrams_of(text, n)
+    if len(grams) <= n:
         return None
-    places = len(text) - n + 1
-    found = sum(any(text[i : i + n] in field for field in row) for i in range(places))
-    return ("near", found / places) if found >= needed else None
+    found = sum(any(gram in field for field in row) for gram in grams)
+    return ("near", found / len(grams)) if found >= needed else None
 
 
 def _candidates(index: NgramIndex, rows: Sequence[Sequence[str]]) -> Iterator[tuple[int, int]]:
@@ -145,16 +155,15 @@ def _candidates(index: NgramIndex, rows: Sequence[Sequence[str]]) -> Iterator[tu
 
 
 def _enough(index: NgramIndex, rows: np.ndarray, grams: np.ndarray, sizes: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Pairs of row and text whose matched places reach what the text needs."""
+    """Pairs of row and text with as many common hashes as the text needs."""
     ends = np.cumsum(sizes)
     postings = np.arange(ends[-1]) + np.repeat(index.starts[grams] - (ends - sizes), sizes)
     keys = np.repeat(rows, sizes) * len(index.texts) + index.owners[postings]
-    order = np.argsort(keys, kind="stable")
-    keys = keys[order]
+    keys.sort()
     first = np.flatnonzero(np.diff(keys, prepend=-1))
-    matched = np.add.reduceat(index.weights[postings][order], first)
+    matched = np.diff(first, append=len(keys))
     found_rows, texts = np.divmod(keys[first], len(index.texts))
-    enough = matched >= index.needed[texts]
+    enough = matched >= index.least_hashes[texts]
     yield from zip(found_rows[enough].tolist(), texts[enough].tolist(), strict=True)
 
 

@@ -19,6 +19,8 @@ from mengzi_mt.tasks.task import Task
 
 OVERLAP_SCHEMA = "mengzi-mt/overlap/1"
 EXCERPT = 40
+FEW_CHARACTERS = 4
+"""Texts of fewer different Han characters (a laugh, a cheer) say nothing of a row and are not compared."""
 _BATCH = 2_000_000
 _KINDS: tuple[Kind, ...] = ("equal", "contained", "near")
 Report = dict[str, Any]
@@ -33,7 +35,7 @@ class OverlapSettings:
     Attributes:
         min_han: texts with fewer Han characters are not compared.
         ngram: characters of an n-gram.
-        share: part of a text's n-grams that one training row must have for a near match.
+        share: part of a text's different n-grams that one training row must have for a near match.
     """
 
     min_han: int = 8
@@ -69,7 +71,7 @@ class EvaluationTexts:
         excerpts: the beginning of each as one of the rows writes it.
         places: where each stands.
         rows: rows of each task and split.
-        too_short: texts of each task that have too few Han characters to be compared.
+        too_short: places of each task whose text has too few Han characters to be compared.
     """
 
     numbers: dict[str, int] = field(default_factory=dict)
@@ -81,7 +83,7 @@ class EvaluationTexts:
     def add(self, text: str, place: Place, min_han: int) -> None:
         """Take up one field's text."""
         normal = han(text)
-        if len(normal) < min_han:
+        if len(normal) < min_han or len(set(normal)) < FEW_CHARACTERS:
             self.too_short[place.task] += bool(normal)
             return
         number = self.numbers.setdefault(normal, len(self.numbers))

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mengzi_mt.data import ngrams
-from mengzi_mt.data.ngrams import Match, build_index, find_matches, places_needed
+from mengzi_mt.data.ngrams import Match, build_index, find_matches, ngrams_needed
 
 
 def brute_force(texts, rows, n, share):
@@ -13,12 +13,11 @@ def brute_force(texts, rows, n, share):
     for row, fields in enumerate(rows):
         grams = {field[i : i + n] for field in fields for i in range(len(field) - n + 1)}
         for number, text in enumerate(texts):
-            places = len(text) - n + 1
-            matched = sum(text[i : i + n] in grams for i in range(places))
+            wanted = {text[i : i + n] for i in range(len(text) - n + 1)}
             if any(text in field for field in fields):
                 found.append(Match(row, number, "equal" if text in fields else "contained", 1.0))
-            elif len(text) >= 2 * n and matched / places >= share:
-                found.append(Match(row, number, "near", matched / places))
+            elif len(wanted) > n and len(wanted & grams) / len(wanted) >= share:
+                found.append(Match(row, number, "near", len(wanted & grams) / len(wanted)))
     return found
 
 
@@ -60,9 +59,15 @@ def test_a_cloze_with_its_gap_filled_is_near():
     assert (match.kind, match.share) == ("near", 12 / 15)
 
 
-@pytest.mark.parametrize(("length", "needed"), [(8, 1), (15, 8), (16, 6), (107, 60)])
-def test_short_texts_need_all_their_places(length, needed):
-    assert places_needed(length, 8, 0.6) == needed
+@pytest.mark.parametrize(("size", "needed"), [(1, 1), (8, 8), (9, 6), (100, 60)])
+def test_texts_of_few_ngrams_need_all(size, needed):
+    assert ngrams_needed(size, 8, 0.6) == needed
+
+
+def test_a_text_that_repeats_itself_is_found_whole_or_not_at_all():
+    index = build_index(["好" * 40, "好" * 30 + "质量也非常不错"], 8, 0.6)
+    matches = list(find_matches(index, [["好" * 20], ["好" * 41]]))
+    assert [(match.row, match.text, match.kind) for match in matches] == [(1, 0, "contained")]
 
 
 def test_nothing_to_look_for():

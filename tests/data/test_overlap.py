@@ -27,7 +27,10 @@ def source(write_root):
     return write_root(
         bustm={
             "test.json": [{"sentence1": LONG, "sentence2": SHORT, "id": 0}, {"sentence1": TAXI, "sentence2": LONG, "id": 1}],
-            "unlabeled.json": [{"sentence1": "帮我把客厅的灯全部关掉", "sentence2": "把客厅里的灯都关了吧", "id": 0}],
+            "unlabeled.json": [
+                {"sentence1": "哈哈哈哈哈哈哈哈", "sentence2": "好"},
+                {"sentence1": "帮我把客厅的灯全部关掉", "sentence2": "把客厅里的灯都关了吧", "id": 0},
+            ],
         },
         lcqmc={
             "train.txt": [
@@ -72,7 +75,7 @@ def test_share_and_ngram_change_what_is_near(source):
 def test_report_names_every_hit_and_counts_rows(source):
     texts, side = compare(source)
     report = make_report(texts, [side], [], {"settings": {}})
-    assert report["evaluation"]["bustm"] == {"rows": {"test": 2, "unlabeled": 1}, "texts": 4, "too_short": 1}
+    assert report["evaluation"]["bustm"] == {"rows": {"test": 2, "unlabeled": 2}, "texts": 4, "too_short": 3}
     (line,) = report["summary"]
     assert (line["training"], line["evaluation"], line["training_rows"]) == ("lcqmc", "bustm", 4)
     assert line["texts"] == {"all": 2, "equal": 2, "contained": 0, "near": 0}
