@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mengzi_mt"
-GROUND = ["errors", "resources", "yaml_io", "config", "sandbox", "native_jinja", "conditions", "page", "summaries"]
+GROUND = [
+    "errors",
+    "resources",
+    "yaml_io",
+    "config",
+    "sandbox",
+    "native_expressions",
+    "native_jinja",
+    "conditions",
+    "page",
+    "summaries",
+]
 ROOMS = ["tasks", "prompts", "data", "models", "training", "evaluation", "cli"]
 APART = {("tasks", "prompts"), ("prompts", "tasks"), ("training", "evaluation"), ("evaluation", "training")}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE)

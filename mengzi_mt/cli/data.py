@@ -195,7 +195,9 @@ def _print_overlap(report: dict[str, Any]) -> None:
     clean = [side["name"] for side in report["training"] if not side["rows_with_hits"]]
     total = sum(side["texts"] for side in sides.values())
     short = sum(side["too_short"] for side in sides.values())
-    typer.echo(f"{total:,} evaluation texts compared, {short:,} places with too few Han characters left aside; {report['seconds']} s")
+    typer.echo(
+        f"{total:,} evaluation texts compared, {short:,} places with too few Han characters left aside; {report['seconds']} s"
+    )
     typer.echo(f"nothing found in: {', '.join(clean) or 'none'}")
     for left in report["not_compared"]:
         typer.echo(f"not compared: {left['task']}: {left['reason']}")

@@ -11,6 +11,7 @@ from mengzi_mt.data.stats import BIN_EDGES
 from mengzi_mt.page import chinese, count, document, escape
 
 LABELS_SHOWN = 20
+SPLITS_SHOWN = 4
 CATEGORIES = {
     "sentiment": "情感", "topic": "主题分类", "sentence_pair": "句对匹配", "nli": "自然语言推理", "reading": "阅读理解",
     "ner": "命名实体", "relation": "关系抽取", "intent": "意图识别", "generation": "生成", "keyword": "关键词",
@@ -109,7 +110,7 @@ def _axis(tasks: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
 
 
 def _power(exponent: int) -> str:
-    return f"{10**exponent:,}" if exponent < 4 else "10" + _SUPERSCRIPTS[exponent]
+    return f"{10**exponent:,}" if exponent < 5 else "10" + _SUPERSCRIPTS[exponent]
 
 
 def _rows_figure(tasks: Sequence[Mapping[str, Any]]) -> str:
@@ -199,7 +200,10 @@ def _task_section(task: Mapping[str, Any]) -> str:
 
 def _split_table(task: Mapping[str, Any]) -> str:
     rows = []
-    for name, split in task["splits"].items():
+    splits = task["splits"].items()
+    if len(splits) > SPLITS_SHOWN:
+        splits = sorted(splits, key=lambda item: -item[1]["rows"])
+    for name, split in splits:
         balance = _main_balance(split) or {}
         tokens, characters = split["tokens"], split["characters"]
         cells = [
@@ -214,9 +218,9 @@ def _split_table(task: Mapping[str, Any]) -> str:
         rows.append(f'<tr><td class="name"><span class="mono">{escape(name)}</span>{_origin(name, split)}</td>{row}</tr>')
     head = "".join(f'<th class="n">{name}</th>' for name, _ in cells)
     table = f'<table class="wide"><thead><tr><th>划分</th>{head}</tr></thead><tbody>{{}}</tbody></table>'
-    shown, folded = rows[:4], rows[4:]
+    shown, folded = rows[:SPLITS_SHOWN], rows[SPLITS_SHOWN:]
     more = (
-        f'<details class="more"><summary>另外 {len(folded)} 个划分</summary>{table.format("".join(folded))}</details>'
+        f'<details class="more"><summary>另外 {len(folded)} 个较小的划分</summary>{table.format("".join(folded))}</details>'
         if folded
         else ""
     )

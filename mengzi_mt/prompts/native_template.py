@@ -10,7 +10,8 @@ import jinja2
 from jinja2 import nodes
 
 from mengzi_mt.errors import MengziError
-from mengzi_mt.native_jinja import NativeWriter, Unsupported, native_function
+from mengzi_mt.native_expressions import Unsupported
+from mengzi_mt.native_jinja import NativeWriter, native_function
 from mengzi_mt.prompts.trees import MARK, SEPARATOR, RenderedPrompt, Shrink, Span, clipped, cut_of, shown_fields, split_parts
 from mengzi_mt.sandbox import MAX_CHARACTERS, compile_tree, environment, run_part
 
