@@ -65,8 +65,8 @@ def make_step_batch(
     limits = Limits(lengths.max_input, lengths.max_target)
     step = StepBatch([])
     kept: list[TokenizedExample] = []
-    for example in examples:
-        tokenized = encoder.example(example, limits)
+    wanted = list(examples)
+    for example, tokenized in zip(wanted, encoder.examples(wanted, limits), strict=True):
         if tokenized is None:
             step.too_long += 1
             continue

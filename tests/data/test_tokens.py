@@ -36,13 +36,12 @@ SHRINKABLE = st.text("文章", min_size=1, max_size=60)
 @given(st.lists(st.tuples(FIXED, SHRINKABLE), max_size=4), FIXED, st.integers(1, 120))
 def test_only_shrinkable_text_is_cut_and_only_where_it_must_be(pairs, last, limit):
     whole = parts(*(piece for fixed, span in pairs for piece in (fixed, [span])), last)
-    ids, cut = fit_inputs(whole, characters, limit, EOS)
-    text = "".join(map(chr, ids[:-1]))
+    ids, text = fit_inputs(whole, characters, limit, EOS)
+    assert text == "".join(map(chr, ids[:-1]))
     fixed = "".join(before for before, _ in pairs) + last
     assert ids[-1] == EOS
     assert len(ids) <= max(limit, len(fixed) + 1)
-    assert cut == len(whole.inputs) - len(text)
-    assert (cut == 0) == (len(whole.inputs) + 1 <= limit or not pairs)
+    assert (text == whole.inputs) == (len(whole.inputs) + 1 <= limit or not pairs)
     assert "".join(character for character in text if character in "问题选项") == fixed
 
 
@@ -65,8 +64,8 @@ def test_two_spans_are_cut_in_proportion():
 
 
 def test_without_spans_nothing_is_cut():
-    ids, cut = fit_inputs(example("很长的问题" * 20), characters, 10, EOS)
-    assert (len(ids), cut) == (101, 0)
+    ids, text = fit_inputs(example("很长的问题" * 20), characters, 10, EOS)
+    assert (len(ids), text) == (101, "很长的问题" * 20)
 
 
 def test_example_that_cannot_fit_is_none(tokenizer):
@@ -92,3 +91,35 @@ def test_empty_text_has_only_the_end(tokenizer):
 def test_lone_surrogates_become_the_replacement_character(tokenizer, text, read):
     encoder = Encoder(tokenizer)
     assert encoder(text) == encoder(read)
+
+
+def test_answer_that_went_with_the_cut_part_leaves_no_example(tokenizer):
+    encoder = Encoder(tokenizer)
+    passage = "今天天气不错，我们去公园。" * 20
+    lost = parts("短文：", [passage + "园里有一座石桥。"], "问题：园里有什么？")._replace(choices=None, targets="一座石桥")
+    assert encoder.example(lost, Limits(64, 16)) is None
+    assert encoder.example(lost, Limits(512, 16)) is not None
+    kept = parts("短文：", ["园里有一座石桥。" + passage], "问题：园里有什么？")._replace(choices=None, targets="一座石桥")
+    assert encoder.example(kept, Limits(64, 16)).cut > 0
+    chosen = lost._replace(choices=("一座石桥", "一条河"))  # a choice is given, so it can still be chosen
+    assert encoder.example(chosen, Limits(64, 16)) is not None
+
+
+def test_sentencepiece_itself_encodes_where_its_model_is_at_hand(tokenizer, sample_texts):
+    fast, slow = Encoder(tokenizer), Encoder(tokenizer)
+    slow._processor = None
+    assert fast._processor is not None
+    texts = [text for text in sample_texts if text.strip()][:800]
+    different = [text for text, a, b in zip(texts, fast.many(texts), slow.many(texts), strict=True) if a != b]
+    assert len(different) <= len(texts) // 200  # ties between equally good segmentations
+    assert all(sorted(fast(text)) == sorted(slow(text)) for text in different)
+
+
+def test_tokenizer_without_a_model_file_encodes_itself(tokenizer, tmp_path):
+    tokenizer.save_pretrained(str(tmp_path))
+    (tmp_path / "spiece.model").unlink(missing_ok=True)
+    from mengzi_mt.models.tokenizer import load_tokenizer
+
+    alone = Encoder(load_tokenizer(tmp_path))
+    assert alone._processor is None
+    assert alone.many(["天气好吗", ""]) == [tokenizer("天气好吗").input_ids[:-1], []]
