@@ -115,7 +115,7 @@ def check_templates(
     labelled = [bool(schema.gold & set(values)) or not schema.gold for _, values in rows]
     for check in usable:
         kept = _check_rows(check, rows, labelled, filler, tokens)
-        _check_leaks(check, rows, labelled, filler)
+        _check_leaks(check, rows, labelled, filler, schema.gold)
         if tokens:
             _measure(check, kept, tokens)
     return checks
@@ -212,10 +212,16 @@ def _check_choices(check: TemplateCheck, choices: tuple[str, ...], row_id: str |
             check.add(f"a choice has characters that the tokenizer spells in bytes: {choice!r}", severity="warning")
 
 
-def _check_leaks(check: TemplateCheck, rows: Sequence[IdentifiedRow], labelled: Sequence[bool], filler: Mapping[str, str]) -> None:
+def _check_leaks(
+    check: TemplateCheck,
+    rows: Sequence[IdentifiedRow],
+    labelled: Sequence[bool],
+    filler: Mapping[str, str],
+    gold: frozenset[str],
+) -> None:
     usable = [pair for pair, has_answer in zip(rows, labelled, strict=True) if has_answer]
     chosen = usable[:: max(1, len(usable) // LEAK_ROWS)]
-    found, check.leak_tested = leaks(check.template, [(row_id, row, {**filler, **row}) for row_id, row in chosen])
+    found, check.leak_tested = leaks(check.template, [(row_id, row, {**filler, **row}) for row_id, row in chosen], gold)
     for row_id in found:
         check.add("its input gives the answer away (with all texts masked)", row_id)
 
