@@ -46,6 +46,9 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
 
 
+LONGEST_RULE = 140
+
+
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[str] = ()) -> None:
     """A table whose wide characters align; columns named in ``right`` are flushed right.
 
@@ -65,7 +68,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
         typer.secho(title, bold=True)
     if any(columns):
         typer.secho(line(columns), bold=True)
-        typer.echo(" " + "─" * (sum(widths) + 3 * len(widths) - 1))
+        typer.echo(" " + "─" * min(sum(widths) + 3 * len(widths) - 1, LONGEST_RULE))
     for row in cells:
         typer.echo(line(row))
     typer.echo("")
