@@ -49,7 +49,9 @@ def test_segments_give_the_work_of_their_lengths():
 
 
 def test_no_work():
-    assert Work.of_lengths([]) == Work() == Work.of_segments(torch.zeros(0, 4, dtype=torch.long), torch.zeros(2, 4, dtype=torch.long))
+    assert (
+        Work.of_lengths([]) == Work() == Work.of_segments(torch.zeros(0, 4, dtype=torch.long), torch.zeros(2, 4, dtype=torch.long))
+    )
     assert training_flops(make().config, Work()) == 0
 
 
