@@ -115,9 +115,7 @@ class LoraSettings(Settings):
     rank: int = Field(8, ge=1)
     alpha: float = Field(16.0, gt=0, description="The adapters' output is scaled by alpha / rank.")
     dropout: float = Field(0.0, ge=0, lt=1)
-    targets: tuple[str, ...] = Field(
-        ("q", "k", "v", "o"), min_length=1, description="Names of the linear layers that get adapters."
-    )
+    targets: tuple[str, ...] = Field(("q", "k", "v", "o"), min_length=1, description="Names of the linear layers with adapters.")
 
 
 class TrainingSettings(Settings):

@@ -85,7 +85,8 @@ def forward_flops(config: T5Config, work: Work) -> int:
         + work.cross_pairs * pair
     )
     head = 2 * target * width * config.vocab_size
-    return config.num_layers * encoder_layer + config.num_decoder_layers * decoder_layer + head
+    decoder_layers = config.num_decoder_layers or config.num_layers
+    return config.num_layers * encoder_layer + decoder_layers * decoder_layer + head
 
 
 def training_flops(config: T5Config, work: Work) -> int:
