@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from mengzi_mt.page import escape
@@ -13,16 +14,18 @@ WIDTH, HEIGHT = 400, 200
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 10, 22
 MOST_POINTS = 240
 """Points drawn of a curve; longer ones are averaged in that many stretches, with a band from least to most."""
+FEW_POINTS = 12
+"""So few points are marked each."""
 COLOURS = 6
 LOG_FROM = 8.0
 """A chart of positive numbers whose largest is so many times its least has a logarithmic axis."""
 
 STYLE = """
 svg.chart { width: 100%; height: auto; overflow: visible; }
-svg.chart text { font: 11px -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, "Noto Sans", sans-serif; fill: var(--soft);
+svg.chart text { font: 12px -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, "Noto Sans", sans-serif; fill: var(--soft);
   font-variant-numeric: tabular-nums; }
 svg.chart .grid { stroke: var(--line); stroke-width: 1; }
-svg.chart path { fill: none; stroke-width: 1.8; stroke-linejoin: round; stroke-linecap: round; }
+svg.chart path { fill: none; stroke-width: 1.8; vector-effect: non-scaling-stroke; stroke-linejoin: round; stroke-linecap: round; }
 svg.chart path.dashed { stroke-dasharray: 5 4; }
 svg.chart path.band { stroke: none; opacity: .2; }
 svg.chart .hit { fill: transparent; stroke: none; }
@@ -68,7 +71,7 @@ class Axis:
     zero: bool = False
     """Whether the axis starts at zero, for quantities whose size counts."""
     log: bool = False
-    """Whether it may be logarithmic."""
+    """Whether it may be logarithmic; with ``zero`` it is not."""
 
 
 def short(value: float) -> str:
@@ -83,6 +86,17 @@ def short(value: float) -> str:
 def written(value: float, axis: Axis) -> str:
     """A value as its axis writes it."""
     return f"{100 * value:.3g}%" if axis.kind == "share" else short(value)
+
+
+def tick_labels(values: Sequence[float], axis: Axis) -> list[str]:
+    """Ticks as their axis writes them, with as many digits as tell neighbours apart."""
+    labels = [written(value, axis) for value in values]
+    if len(set(labels)) == len(labels):
+        return labels
+    factor, sign = (100, "%") if axis.kind == "share" else (1, "")
+    gap = min(abs(right - left) for left, right in pairwise(values)) * factor
+    digits = max(0, math.ceil(-math.log10(gap) - 1e-6) + 1) if gap else 0
+    return [f"{value * factor:.{digits}f}{sign}" for value in values]
 
 
 def ticks(low: float, high: float, about: int = 4) -> list[float]:
@@ -119,7 +133,7 @@ def thinned(points: Sequence[tuple[int, float]]) -> list[tuple[float, float, flo
     ]
 
 
-def chart(title: str, series: Sequence[Series], axis: Axis | None = None, hover: bool = True, place: str = "") -> str:
+def chart(title: str, series: Sequence[Series], axis: Axis | None = None, hover: bool = True, place: str = "", end: int = 0) -> str:
     """A chart as an ``<svg>`` of 400 by 200 units, empty text where no series has a point.
 
     Args:
@@ -127,6 +141,7 @@ def chart(title: str, series: Sequence[Series], axis: Axis | None = None, hover:
         series: the curves.
         axis: of the values; plain by default.
         hover: whether resting on a point shows its value.
+        end: the last step of the axis, which starts at 0; by default that of the curves.
         place: attributes of the element (``x``, ``y``, ``width``, ``height``) inside another ``<svg>``.
     """
     axis = axis or Axis()
@@ -135,7 +150,7 @@ def chart(title: str, series: Sequence[Series], axis: Axis | None = None, hover:
         return ""
     steps = [point[0] for _, points in drawn for point in points]
     low, high = min(point[2] for _, points in drawn for point in points), max(point[3] for _, points in drawn for point in points)
-    logarithmic = axis.log and low > 0 and high / low >= LOG_FROM
+    logarithmic = axis.log and not axis.zero and low > 0 and high / low >= LOG_FROM
     if axis.zero:
         low, high = min(low, 0.0), max(high, 0.0)
     if high - low < 1e-12 * max(1.0, abs(high)):
@@ -144,7 +159,7 @@ def chart(title: str, series: Sequence[Series], axis: Axis | None = None, hover:
     elif not logarithmic:
         margin = (high - low) * 0.05
         low, high = (low if axis.zero and low == 0 else low - margin), high + margin
-    first, last = min(steps), max(max(steps), min(steps) + 1)
+    first, last = 0, max(*steps, end, 1)
     scale: Callable[[float], float] = math.log if logarithmic else float
 
     def x(step: float) -> float:
@@ -154,9 +169,10 @@ def chart(title: str, series: Sequence[Series], axis: Axis | None = None, hover:
         return round(HEIGHT - _BOTTOM - (HEIGHT - _TOP - _BOTTOM) * (scale(value) - scale(low)) / (scale(high) - scale(low)), 1)
 
     parts = []
-    for value in log_ticks(low, high) if logarithmic else ticks(low, high):
+    heights = log_ticks(low, high) if logarithmic else ticks(low, high)
+    for value, text in zip(heights, tick_labels(heights, axis), strict=True):
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y(value)}" y2="{y(value)}"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{escape(written(value, axis))}</text>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{escape(text)}</text>')
     marks = [step for step in ticks(first, last) if step == int(step)]
     for number, step in enumerate(marks):
         anchor = "end" if number == len(marks) - 1 and x(step) > WIDTH - 30 else "middle"
@@ -167,9 +183,9 @@ def chart(title: str, series: Sequence[Series], axis: Axis | None = None, hover:
         if len(one.points) > MOST_POINTS:
             edge = [f"{x(p[0])} {y(p[3])}" for p in points] + [f"{x(p[0])} {y(p[2])}" for p in reversed(points)]
             parts.append(f'<path class="{colour} band" d="M{"L".join(edge)}Z"/>')
-        if len(points) == 1:
-            parts.append(f'<circle class="{colour} dot" cx="{x(points[0][0])}" cy="{y(points[0][1])}" r="3"/>')
-        else:
+        if len(points) <= FEW_POINTS:
+            parts += [f'<circle class="{colour} dot" cx="{x(p[0])}" cy="{y(p[1])}" r="3"/>' for p in points]
+        if len(points) > 1:
             dashed = " dashed" if one.dashed else ""
             line = "L".join(f"{x(p[0])} {y(p[1])}" for p in points)
             parts.append(f'<path class="{colour}{dashed}" d="M{line}"/>')

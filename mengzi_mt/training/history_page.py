@@ -25,6 +25,8 @@ _FIGURES = (
 figure { margin: 0; min-width: 0; }
 figcaption { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 1rem; margin-bottom: .35rem; font-weight: 600; }
 figcaption .last { font-weight: 400; color: var(--soft); font-variant-numeric: tabular-nums; }
+.about { margin-top: .8rem; }
+h2 + dl.plain { margin: .8rem 0 1rem; }
 .charts.small figcaption { font-size: .85rem; }
 .charts.small svg.chart text { font-size: 16px; }
 .swatch { display: inline-block; width: 1.4em; height: 0; border-top: 3px solid var(--c);
@@ -131,6 +133,7 @@ def svg(runs: Sequence[RunHistory]) -> str:
     cell, head = HEIGHT + 44, 34
     rows = -(-len(figures) // _SVG_COLUMNS)
     width, height = _SVG_COLUMNS * (WIDTH + 30), head + rows * cell
+    end = max(run.step for run in runs)
     parts, x = [], 10
     for number, run in enumerate(runs):
         dashed = ' stroke-dasharray="5 4"' if number >= COLOURS else ""
@@ -141,7 +144,7 @@ def svg(runs: Sequence[RunHistory]) -> str:
         left, top = (number % _SVG_COLUMNS) * (WIDTH + 30) + 5, head + (number // _SVG_COLUMNS) * cell
         parts.append(f'<text class="title" x="{left + 5}" y="{top + 18}">{escape(figure.title)}</text>')
         place = f'x="{left}" y="{top + 28}" width="{WIDTH}" height="{HEIGHT}"'
-        parts.append(chart(figure.title, figure.series, figure.axis, hover=False, place=place))
+        parts.append(chart(figure.title, figure.series, figure.axis, hover=False, place=place, end=end))
     colours = (
         ":root { --paper: #fbfbfa; --ink: #1f2328; --soft: #5f6872; --line: #dfe2e6; }\n"
         "@media (prefers-color-scheme: dark) { :root { --paper: #14171a; --ink: #e3e6ea; --soft: #9aa4af; --line: #30363d; } }\n"
@@ -188,7 +191,7 @@ def _header(runs: Sequence[RunHistory], title: str) -> str:
         )  # fmt: skip
         return (
             f'<header><p class="soft small">training run</p><h1>{escape(title)}</h1><dl class="facts">{facts}</dl>'
-            f'<p class="soft small">{escape(str(run.recipe.get("description") or "").strip())}</p></header>'
+            f'<p class="soft small about">{escape(str(run.recipe.get("description") or "").strip())}</p></header>'
         )
     rows = "".join(
         f'<tr><td class="name">{_swatch(number)}{escape(run.name)}</td>'
@@ -212,17 +215,18 @@ def _swatch(number: int) -> str:
 def _section(title: str, lead: str, figures: Sequence[_Figure], small: bool = False) -> str:
     if not figures:
         return ""
-    drawn = "".join(_figure(figure, small) for figure in figures)
+    end = max(one.points[-1][0] for figure in figures for one in figure.series)
+    drawn = "".join(_figure(figure, small, end) for figure in figures)
     if lead and not lead.startswith("<"):
         lead = f'<p class="soft small">{lead}</p>'
     return f'<section><h2>{title}</h2>{lead}<div class="charts{" small" if small else ""}">{drawn}</div></section>'
 
 
-def _figure(figure: _Figure, small: bool) -> str:
+def _figure(figure: _Figure, small: bool, end: int) -> str:
     last = " / ".join(written(one.points[-1][1], figure.axis) for one in figure.series) if len(figure.series) <= 3 else ""
     return (
         f'<figure><figcaption><span>{escape(figure.title)}</span><span class="last">{last}</span></figcaption>'
-        f"{chart(figure.title, figure.series, figure.axis, hover=not small)}</figure>"
+        f"{chart(figure.title, figure.series, figure.axis, hover=not small, end=end)}</figure>"
     )
 
 
