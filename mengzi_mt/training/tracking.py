@@ -22,6 +22,7 @@ from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
 from mengzi_mt.config import Recipe
+from mengzi_mt.training.curves import short
 from mengzi_mt.training.flops import Work, measure_matmul_peak, training_flops
 from mengzi_mt.training.progress import make_display
 from mengzi_mt.training.run_status import MetricsFile, Outcome, now, write_status
@@ -29,6 +30,8 @@ from mengzi_mt.training.task_losses import TaskLosses
 from mengzi_mt.training.wandb_sink import WandbSink
 
 Reduce = Callable[[Tensor], Tensor]
+_CREDIBLE = 0.95
+"""No training reaches more of the peak than this."""
 _SAVED = ("loss", "tokens", "slots", "steps")
 _TIMED = ("timed_tokens", "timed_steps", "timed_flops")
 """Counted since this process started: a checkpoint does not hold them, because it does not hold the seconds that they took."""
@@ -91,6 +94,8 @@ class Tracker:
         self._file = MetricsFile(self._run_dir, first_step) if main else None
         self._wandb = self._start_wandb(state.get("wandb_id")) if main and settings.wandb else None
         self._peak = self._device_peak() if main and self._config is not None else 0.0
+        if self._peak:
+            self._display.say(f"matrix-product peak {short(self._peak)}FLOP/s, {'given' if settings.peak_tflops else 'measured'}")
         self.task_losses = TaskLosses(len(self._tasks), device)
         self._sums = self._no_sums()
         self._totals = {"tokens": 0.0, "examples": 0.0, "elapsed": 0.0}
@@ -113,6 +118,14 @@ class Tracker:
         given = self._recipe.tracking.peak_tflops
         dtype = torch.bfloat16 if self._recipe.training.precision == "bfloat16" else torch.float32
         return given * 1e12 if given else measure_matmul_peak(self._device, dtype)
+
+    def _utilisation(self, speed: float) -> float:
+        """MFU of a device that does ``speed`` FLOP/s. One near or above 1 says that others used the device while the peak was
+        measured, so it is measured again."""
+        if speed > _CREDIBLE * self._peak and not self._recipe.tracking.peak_tflops:
+            self._peak = max(self._peak, self._device_peak())
+            self.say(f"matrix-product peak measured again: {short(self._peak)}FLOP/s")
+        return speed / self._peak
 
     def _no_sums(self) -> _Sums:
         zeros = [0.0] * len(self._tasks)
@@ -198,7 +211,8 @@ class Tracker:
             "time": now(),
         }
         if numbers["timed_flops"]:
-            record["mfu"] = numbers["timed_flops"] / seconds / (self._peak * self._processes.count)
+            record["flops_per_second"] = numbers["timed_flops"] / seconds
+            record["mfu"] = self._utilisation(record["flops_per_second"] / self._processes.count)
         record |= self._by_task(sums)
         left = (time - self._started) / max(1, step - self._first) * (self._steps - step)
         self.record(record)

@@ -73,8 +73,10 @@ def test_a_record_holds_the_interval(start, clock, lines, capsys, tiny_model):
     assert record["task_loss"] == {"lcqmc": 1.5, "finre": 9.0}
     assert record["task_tokens"] == {"lcqmc": 80, "finre": 40} and record["task_examples"] == {"lcqmc": 6, "finre": 2}
     assert record["mfu"] == pytest.approx(2 * training_flops(tiny_model().config, work) / 4.0 / 1e6)
+    assert record["flops_per_second"] == pytest.approx(record["mfu"] * 1e6)
     assert record["memory_mib"] > 50
-    shown = capsys.readouterr().err
+    first, shown = capsys.readouterr().err.split("\n", 1)
+    assert first == "matrix-product peak 1MFLOP/s, given"
     assert shown.startswith("step 2/10 | loss 1.5000 | grad 0.50 | lr 1.00e-03 | 30 tokens/s | MFU ")
     assert shown.endswith("| padding 25.0% | waiting 25.0% | ETA 0:06:56\n")
 
@@ -152,6 +154,21 @@ def test_mfu_is_left_out_where_weights_are_frozen(start, tiny_model):
     tracker = start(model=model)
     tracker.step(1.0, 10, 10, {}, work=Work.of_lengths([(5, 5)]))
     assert "mfu" not in tracker.log(1, 1.0, 1.0)
+
+
+def test_a_peak_that_was_measured_on_a_busy_device_is_measured_again(start, clock, monkeypatch, capsys, tiny_model):
+    work = Work.of_lengths([(5, 5)])
+    speed = training_flops(tiny_model().config, work)
+    peaks = [speed / 2, speed * 4, speed * 8]
+    monkeypatch.setattr(tracking, "measure_matmul_peak", lambda *arguments: peaks.pop(0))
+    tracker = start(peak_tflops=None)
+    found = []
+    for step in (1, 2):
+        tracker.step(1.0, 10, 10, {}, work=work)
+        clock.now += 1
+        found.append(tracker.log(step, 1.0, 1.0)["mfu"])
+    assert found == [0.25, 0.25] and len(peaks) == 1
+    assert "measured again" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
