@@ -15,8 +15,19 @@ STALE_SECONDS = 1_800
 """A run on another machine that has written nothing for so long counts as interrupted."""
 
 MEASURED = frozenset(
-    "seconds step_seconds tokens_per_second data_wait elapsed time flops_per_second mfu "
-    "memory_mib cuda_memory_mib cuda_reserved_mib".split()
+    [
+        "seconds",
+        "step_seconds",
+        "tokens_per_second",
+        "data_wait",
+        "elapsed",
+        "time",
+        "flops_per_second",
+        "mfu",
+        "memory_mib",
+        "cuda_memory_mib",
+        "cuda_reserved_mib",
+    ]
 )
 """Keys of a record that are measured. All others of a resumed run equal those of an uninterrupted one."""
 
