@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -109,6 +109,15 @@ class OptimiserSettings(Settings):
     final_ratio: float = Field(0.1, ge=0, le=1, description="Last learning rate as a share of the highest.")
 
 
+class LoraSettings(Settings):
+    """Low-rank adapters (arXiv:2106.09685) in place of training the weights themselves; needs `peft`."""
+
+    rank: int = Field(8, ge=1)
+    alpha: float = Field(16.0, gt=0, description="The adapters' output is scaled by alpha / rank.")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: tuple[str, ...] = Field(("q", "k", "v", "o"), min_length=1, description="Names of the linear layers with adapters.")
+
+
 class TrainingSettings(Settings):
     """The loop."""
 
@@ -131,6 +140,15 @@ class TrainingSettings(Settings):
     validate_every: int = Field(0, ge=0, description="Steps between validations; 0 for none.")
     checkpoint_every: int = Field(500, ge=1)
     keep_last: int = Field(2, ge=1)
+    ema: float | None = Field(None, gt=0, lt=1, description="Decay of an average of the weights that is validated and saved.")
+    freeze: tuple[str, ...] = Field((), description="Patterns of parameters that are not trained; `!pattern` takes some out again.")
+    lora: LoraSettings | None = None
+
+    @model_validator(mode="after")
+    def _lora_freezes(self) -> TrainingSettings:
+        if self.lora and self.freeze:
+            raise ValueError("`lora` freezes every weight but its own; take `freeze` out")
+        return self
 
     @field_validator("precision", mode="before")
     @classmethod
@@ -140,6 +158,32 @@ class TrainingSettings(Settings):
                 "float16 is refused: T5's activations overflow its range and the loss becomes NaN; use bfloat16 or float32"
             )
         return {"bf16": "bfloat16", "fp32": "float32"}.get(str(value).lower(), value)
+
+
+class TrackingSettings(Settings):
+    """How a run is watched. `metrics.jsonl` is always written; none of this changes what is trained."""
+
+    progress: Literal["auto", "rich", "plain", "none"] = Field("auto", description="`auto`: rich on a terminal, else plain lines.")
+    wandb: bool = Field(False, description="Also log to Weights & Biases; offline unless there is an account or WANDB_MODE.")
+    project: str = Field("mengzi-mt", description="Weights & Biases project.")
+    peak_tflops: float | None = Field(
+        None, gt=0, description="Matrix-product peak of one device, for MFU; measured at the start by default."
+    )
+
+
+class StoppingSettings(Settings):
+    """What counts as the best checkpoint, and when to stop early. Looked at after each validation."""
+
+    score: str = Field("validation_loss", description="Key of a validation's record; dots lead into it: validation_losses.lcqmc.")
+    mode: Literal["min", "max"] = "min"
+    min_delta: float = Field(0.0, ge=0, description="By how much a score must be better than the best to count as better.")
+    patience: int | None = Field(None, ge=1, description="Stop after so many validations without a better score; never by default.")
+    keep_best: bool = Field(False, description="Keep the checkpoint of the best score beside the last ones.")
+
+    @property
+    def watched(self) -> bool:
+        """Whether validations have any consequence."""
+        return self.patience is not None or self.keep_best
 
 
 class Recipe(Settings):
@@ -155,6 +199,14 @@ class Recipe(Settings):
     lengths: LengthSettings = LengthSettings()
     optimiser: OptimiserSettings = OptimiserSettings()
     training: TrainingSettings
+    tracking: TrackingSettings = TrackingSettings()
+    stopping: StoppingSettings = StoppingSettings()
+
+    @model_validator(mode="after")
+    def _scored(self) -> Recipe:
+        if self.stopping.watched and not self.training.validate_every:
+            raise ValueError("`stopping` needs validations: set training.validate_every")
+        return self
 
     @property
     def run_dir(self) -> Path:
@@ -228,7 +280,8 @@ def _recipe_error(path: Path, error: ValidationError) -> InputError:
     if first["type"] == "extra_forbidden":
         section: Any = Recipe
         for part in location[:-1]:
-            section = section.model_fields[part].annotation
+            annotation = section.model_fields[part].annotation
+            section = next((kind for kind in get_args(annotation) if kind is not type(None)), annotation)  # of an optional section
         return InputError(f"Unknown key {location[-1]!r}", where=where, fix=nearest(location[-1], section.model_fields))
     message = first["msg"].removeprefix("Value error, ")
     return InputError(

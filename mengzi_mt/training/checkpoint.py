@@ -192,14 +192,20 @@ def load_state(folder: Path) -> TrainerState:
     )
 
 
-def prune_checkpoints(run_dir: Path, keep: int) -> None:
-    """Remove all but the newest ``keep`` complete checkpoints, and whatever an interrupted write left.
+def prune_checkpoints(run_dir: Path, keep: int, best_step: int | None = None) -> None:
+    """Remove all but the newest ``keep`` complete checkpoints and the best, and whatever an interrupted write left.
 
     A damaged checkpoint takes no place, or it would push out the good one that a run resumed from.
+
+    Args:
+        run_dir: the run's folder.
+        keep: newest checkpoints to keep; the best takes a place of its own beside them if it is older.
+        best_step: step of the best checkpoint.
     """
     kept = 0
+    best = None if best_step is None else checkpoint_path(run_dir, best_step)
     for folder in reversed(list_checkpoints(run_dir)):
-        if kept < keep and _is_complete(folder):
+        if (kept < keep or folder == best) and _is_complete(folder):
             kept += 1
         else:
             shutil.rmtree(folder, ignore_errors=True)

@@ -40,7 +40,7 @@ def make_recipe(tmp_path, initial_model, tokenizer_dir):
             **SECTIONS,
         }
         for key, value in changes.items():
-            raw[key] = {**raw[key], **value} if isinstance(value, dict) else value
+            raw[key] = {**raw.get(key, {}), **value} if isinstance(value, dict) else value
         return Recipe.model_validate(raw)
 
     return make
