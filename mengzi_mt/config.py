@@ -109,15 +109,6 @@ class OptimiserSettings(Settings):
     final_ratio: float = Field(0.1, ge=0, le=1, description="Last learning rate as a share of the highest.")
 
 
-class LoraSettings(Settings):
-    """Low-rank adapters (arXiv:2106.09685) in place of training the weights themselves; needs `peft`."""
-
-    rank: int = Field(8, ge=1)
-    alpha: float = Field(16.0, gt=0, description="The adapters' output is scaled by alpha / rank.")
-    dropout: float = Field(0.0, ge=0, lt=1)
-    targets: tuple[str, ...] = Field(("q", "k", "v", "o"), min_length=1, description="Names of the linear layers with adapters.")
-
-
 class TrainingSettings(Settings):
     """The loop."""
 
@@ -142,13 +133,6 @@ class TrainingSettings(Settings):
     keep_last: int = Field(2, ge=1)
     ema: float | None = Field(None, gt=0, lt=1, description="Decay of an average of the weights that is validated and saved.")
     freeze: tuple[str, ...] = Field((), description="Patterns of parameters that are not trained; `!pattern` takes some out again.")
-    lora: LoraSettings | None = None
-
-    @model_validator(mode="after")
-    def _lora_freezes(self) -> TrainingSettings:
-        if self.lora and self.freeze:
-            raise ValueError("`lora` freezes every weight but its own; take `freeze` out")
-        return self
 
     @field_validator("precision", mode="before")
     @classmethod

@@ -57,8 +57,6 @@ def test_override_is_read_as_yaml(recipe_file, override, value):
         ("mixture.strategy=explicit", "mixture", "needs `rates`"),
         ("mixture.rates.lcqmc=0", "mixture.rates", "positive number"),
         ("name=a/b", "name", "pattern"),
-        ("training.lora.rnk=4", "training.lora.rnk", "Did you mean 'rank'"),
-        ("training={steps: 3, lora: {}, freeze: [encoder.*]}", "training", "`lora` freezes"),
         ("stopping.patience=3", "(whole recipe)", "training.validate_every"),
         ("training.ema=1.0", "training.ema", "less than 1"),
         ("model=3", "model", "dictionary"),

@@ -65,6 +65,8 @@ class FlatBatch:
         labels: the target, ``(decoder tokens,)``.
         weights: of each target token in the loss, float32, ``(decoder tokens,)``.
         groups: in the order of the tokens.
+        tasks: of each example, in order.
+        lengths: input and target tokens of each example, in order.
     """
 
     encoder_ids: Tensor
@@ -72,6 +74,8 @@ class FlatBatch:
     labels: Tensor
     weights: Tensor
     groups: tuple[Group, ...]
+    tasks: tuple[str, ...] = ()
+    lengths: tuple[tuple[int, int], ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -94,7 +98,7 @@ class FlatBatch:
             tensor.to(device, non_blocking=True) for tensor in (self.encoder_ids, self.decoder_ids, self.labels, self.weights)
         )
         groups = tuple(Group(group.examples, group.encoder.to(device), group.decoder.to(device)) for group in self.groups)
-        return FlatBatch(ids, read, labels, weights, groups)
+        return FlatBatch(ids, read, labels, weights, groups, self.tasks, self.lengths)
 
 
 def flat_batches(examples: Sequence[TokenizedExample], tokens: int, start: int) -> Iterator[FlatBatch]:
@@ -133,7 +137,9 @@ def flat_batch(examples: Sequence[TokenizedExample], start: int) -> FlatBatch:
         source, target = sides[0].stop, sides[1].stop
         groups.append(Group(len(members), sides[0], sides[1]))
     ids, read, wanted = (torch.tensor(values, dtype=torch.long) for values in (encoder, decoder, labels))
-    return FlatBatch(ids, read, wanted, torch.tensor(weights, dtype=torch.float32), tuple(groups))
+    tasks = tuple(example.task for example in examples)
+    sizes = tuple((len(example.inputs), len(example.targets)) for example in examples)
+    return FlatBatch(ids, read, wanted, torch.tensor(weights, dtype=torch.float32), tuple(groups), tasks, sizes)
 
 
 def _alike(examples: Sequence[TokenizedExample]) -> Iterator[list[TokenizedExample]]:

@@ -36,6 +36,16 @@ class StepBatch:
         return sum(batch.slots for batch in self.batches)
 
     @property
+    def task_tokens(self) -> Counter[str]:
+        """Tokens of both sides by task; empty for packed rows, which do not keep their examples apart."""
+        counts: Counter[str] = Counter()
+        for batch in self.batches:
+            if isinstance(batch, FlatBatch):
+                for task, (inputs, targets) in zip(batch.tasks, batch.lengths, strict=True):
+                    counts[task] += inputs + targets
+        return counts
+
+    @property
     def weight(self) -> float:
         """Sum of the target tokens' weights: what the step's loss is divided by."""
         return float(sum(batch.weights.sum() for batch in self.batches))

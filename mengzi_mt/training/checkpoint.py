@@ -30,7 +30,7 @@ _UNFINISHED = ".unfinished-"
 class TrainerState:
     """What resuming needs beside the weights: the next step, the optimiser, the random states, counters, the recipe.
 
-    ``averages`` holds the sums of the progress line that is not yet full.
+    ``averages`` holds the sums of the record that is not yet full and the best score; ``ema`` the averaged weights.
     """
 
     step: int
@@ -38,7 +38,8 @@ class TrainerState:
     rng: dict[str, Any]
     counters: dict[str, Any]
     recipe: dict[str, Any]
-    averages: dict[str, float] = field(default_factory=dict)
+    averages: dict[str, Any] = field(default_factory=dict)
+    ema: dict[str, Any] | None = None
 
 
 def checkpoint_path(run_dir: Path, step: int) -> Path:
@@ -69,7 +70,7 @@ def save_checkpoint(
         _save_tokenizer(tokenizer, beside)
         if state is not None:
             (beside / STATE_DIR).mkdir()
-            _save_tensors({"optimiser": state.optimiser, "rng": state.rng}, beside / STATE_DIR / "tensors.pt")
+            _save_tensors({"optimiser": state.optimiser, "rng": state.rng, "ema": state.ema}, beside / STATE_DIR / "tensors.pt")
             numbers = {"step": state.step, "counters": state.counters, "recipe": state.recipe, "averages": state.averages}
             _write_json(beside / STATE_DIR / "state.json", numbers)
         (beside / "README.md").write_text(model_card(manifest), encoding="utf-8")
@@ -188,7 +189,13 @@ def load_state(folder: Path) -> TrainerState:
     numbers = json.loads((folder / STATE_DIR / "state.json").read_text(encoding="utf-8"))
     tensors = torch.load(folder / STATE_DIR / "tensors.pt", map_location="cpu", weights_only=True)
     return TrainerState(
-        numbers["step"], tensors["optimiser"], tensors["rng"], numbers["counters"], numbers["recipe"], numbers.get("averages", {})
+        numbers["step"],
+        tensors["optimiser"],
+        tensors["rng"],
+        numbers["counters"],
+        numbers["recipe"],
+        numbers.get("averages", {}),
+        tensors.get("ema"),
     )
 
 

@@ -6,6 +6,7 @@ import ctypes
 import math
 import platform
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,12 @@ from mengzi_mt.training.checkpoint import (
     prune_checkpoints,
     save_checkpoint,
 )
+from mengzi_mt.training.ema import Ema
+from mengzi_mt.training.flops import Work
+from mengzi_mt.training.freezing import freeze
 from mengzi_mt.training.optimisers import learning_rate, make_optimiser, set_learning_rate
-from mengzi_mt.training.progress import Progress
+from mengzi_mt.training.stopping import BestScore
+from mengzi_mt.training.tracking import Tracker
 
 Validate = Callable[[T5ForConditionalGeneration, int], dict[str, float]]
 FINAL = "final"
@@ -77,65 +82,128 @@ def train(run: Run, *, resume: bool = True, validate: Validate | None = None) ->
         keep_freed_memory()
     torch.manual_seed(recipe.seed)
     nn.Module.to(model, device).train()
+    frozen = freeze(model, settings.freeze) if settings.freeze else None
     optimiser = make_optimiser(model, recipe.optimiser)
     encoder = Encoder(run.tokenizer)
     counters = {"tokens": 0, "examples": 0, "too_long": 0, "cut": 0}
-    averages: dict[str, float] = {}
+    ema = Ema(model, settings.ema) if settings.ema else None
+    best = BestScore(recipe.stopping)
+    averages: dict[str, Any] = {}
     first_step = 0
-
     found, problems = latest_checkpoint(run_dir)
     if found is not None:
         if not resume:
             raise InputError("The run folder holds checkpoints already", where=str(run_dir), fix="resume, or set another `output`")
-        state = _restore(found, run, optimiser)
-        first_step, counters, averages = state.step, dict(state.counters), state.averages
-    progress = Progress(run_dir, settings.steps, first_step, averages)
-    for problem in problems:
-        progress.say(f"warning: not resumed from {problem}")
-    if found is not None:
-        progress.say(f"resumed from {found.name}")
-    else:
-        (run_dir / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
-        progress.say(f"{parameter_count(model) / 1e6:.1f} M parameters, {len(run.mixture.pools)} tasks, on {device}")
+        saved = _restore(found, run, optimiser)
+        first_step, counters, averages = saved.step, dict(saved.counters), saved.averages
+        best.load_state_dict(averages.get("best", {}))
+        if ema and saved.ema:
+            ema.load_state_dict(saved.ema)
+    tasks = [pool.task.name for pool in run.mixture.pools]
+    with Tracker(recipe, tasks, model, device, first_step, averages.get("tracker")) as progress:
+        for problem in problems:
+            progress.say(f"warning: not resumed from {problem}")
+        if found is not None:
+            progress.say(f"resumed from {found.name}")
+        else:
+            (run_dir / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+            progress.say(f"{parameter_count(model) / 1e6:.1f} M parameters, {len(tasks)} tasks, on {device}")
+        if frozen:
+            progress.say(frozen.sentence())
+        return _run_steps(run, _State(optimiser, counters, ema, best, progress), first_step, encoder, device, validate)
 
+
+@dataclass
+class _State:
+    """What a run changes beside the model's weights."""
+
+    optimiser: torch.optim.Optimizer
+    counters: dict[str, int]
+    ema: Ema | None
+    best: BestScore
+    progress: Tracker
+
+
+def _run_steps(run: Run, state: _State, first_step: int, encoder: Encoder, device: torch.device, validate: Validate | None) -> Path:
+    """The steps from ``first_step`` on, and the final checkpoint."""
+    recipe, settings, model, progress = run.recipe, run.recipe.training, run.model, state.progress
     start = model.config.decoder_start_token_id
+    index = {pool.task.name: number for number, pool in enumerate(run.mixture.pools)}
+
+    def observe(losses: torch.Tensor, part: PackedBatch | FlatBatch) -> None:
+        if isinstance(part, FlatBatch):
+            places = torch.tensor([index[task] for task in part.tasks])
+            progress.task_losses.add(losses, places.repeat_interleave(torch.tensor([n for _, n in part.lengths])))
+
+    done = first_step
     for step in range(first_step, settings.steps):
-        examples = run.mixture.examples(step * settings.batch, (step + 1) * settings.batch)
-        per_example = settings.loss_weighting == "example"
-        batch = make_step_batch(examples, encoder, recipe.lengths, settings.micro_batch_tokens, start, per_example, settings.layout)
+        with progress.waiting():
+            examples = run.mixture.examples(step * settings.batch, (step + 1) * settings.batch)
+            per_example = settings.loss_weighting == "example"
+            batch = make_step_batch(
+                examples, encoder, recipe.lengths, settings.micro_batch_tokens, start, per_example, settings.layout
+            )
         rate = learning_rate(recipe.optimiser, step, settings.steps)
-        set_learning_rate(optimiser, rate)
-        loss = accumulate(model, batch, settings, device)
+        set_learning_rate(state.optimiser, rate)
+        loss = accumulate(model, batch, settings, device, observe)
         norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.optimiser.clip))
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise RunError(
                 f"The loss is {loss} and the gradient norm {norm} at step {step + 1}",
-                where=f"{run_dir}; examples at positions {step * settings.batch} to {(step + 1) * settings.batch - 1}",
+                where=f"{recipe.run_dir}; examples at positions {step * settings.batch} to {(step + 1) * settings.batch - 1}",
                 fix="lower optimiser.learning_rate; the last checkpoint is untouched and the run resumes from it",
             )
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        state.optimiser.step()
+        state.optimiser.zero_grad(set_to_none=True)
+        if state.ema:
+            state.ema.update()
 
         done = step + 1
-        counters["tokens"] += batch.tokens
-        counters["examples"] += sum(batch.examples.values())
-        counters["too_long"] += batch.too_long
-        counters["cut"] += batch.cut
-        progress.step(loss, batch.tokens, batch.slots)
+        state.counters["tokens"] += batch.tokens
+        state.counters["examples"] += sum(batch.examples.values())
+        state.counters["too_long"] += batch.too_long
+        state.counters["cut"] += batch.cut
+        progress.step(loss, batch.tokens, batch.slots, batch.examples, batch.task_tokens, _work(batch))
         if done % settings.log_every == 0 or done == settings.steps:
-            progress.line(done, norm, rate)
+            progress.log(done, norm, rate)
         if settings.validate_every and (done % settings.validate_every == 0 or done == settings.steps):
-            _validate(run, encoder, progress, done, device, validate)
+            with progress.paused(), state.ema.swap() if state.ema else nullcontext():
+                record = _validate(run, encoder, progress, done, device, validate)
+            if recipe.stopping.watched and _stops(run, state, done, record):
+                break
         if done % settings.checkpoint_every == 0 and done < settings.steps:
-            _save(run, optimiser, done, counters, progress)
-            prune_checkpoints(run_dir, settings.keep_last)
+            with progress.paused():
+                _save(run, state, done)
 
-    _save(run, optimiser, settings.steps, counters, progress)
-    prune_checkpoints(run_dir, settings.keep_last)
-    final = run_dir / FINAL
-    save_checkpoint(final, model, run.tokenizer, _manifest(run, settings.steps, counters))
+    with progress.paused():
+        _save(run, state, done)
+        final = recipe.run_dir / FINAL
+        with state.ema.swap() if state.ema else nullcontext():
+            save_checkpoint(final, model, run.tokenizer, _manifest(run, done, state.counters))
     progress.say(f"done: {final}")
     return final
+
+
+def _work(batch: StepBatch) -> Work:
+    """The step's arithmetic, for MFU."""
+    work = Work()
+    for part in batch.batches:
+        if isinstance(part, FlatBatch):
+            work = work + Work.of_lengths(part.lengths)
+        else:
+            work = work + Work.of_segments(part.encoder_segments, part.decoder_segments)
+    return work
+
+
+def _stops(run: Run, state: _State, step: int, record: dict[str, Any]) -> bool:
+    """Whether the run is to end after this validation; a better score than all before is saved where the recipe says so."""
+    verdict = state.best.update(step, record)
+    if verdict.improved and run.recipe.stopping.keep_best:
+        with state.progress.paused():
+            _save(run, state, step)
+    if verdict.stop:
+        state.progress.say(f"stopped early: {state.best.sentence()}")
+    return verdict.stop
 
 
 def keep_freed_memory() -> None:
@@ -163,17 +231,27 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def accumulate(model: T5ForConditionalGeneration, batch: StepBatch, settings: TrainingSettings, device: torch.device) -> float:
+def accumulate(
+    model: T5ForConditionalGeneration,
+    batch: StepBatch,
+    settings: TrainingSettings,
+    device: torch.device,
+    observe: Callable[[torch.Tensor, PackedBatch | FlatBatch], None] | None = None,
+) -> float:
     """Gradients of the mean token loss over all micro-batches; returns that loss.
 
-    Every micro-batch is divided by the target weight of the whole step, so the result is that of one big batch.
+    Every micro-batch is divided by the target weight of the whole step, so the result is that of one big batch. ``observe`` is
+    shown each token's cross-entropy.
     """
     total = batch.weight
     loss = torch.zeros((), device=device)
     for part in batch.batches:
-        mean = micro_batch_loss(model, part.to(device), settings)[0] / total
+        value, losses = micro_batch_loss(model, part.to(device), settings)
+        mean = value / total
         mean.backward()
         loss += mean.detach()
+        if observe:
+            observe(losses, part)
     return float(loss)
 
 
@@ -204,8 +282,12 @@ def validation_loss(
     return total / sum(part.target_tokens for part in batch.batches)
 
 
-def _validate(run: Run, encoder: Encoder, progress: Progress, step: int, device: torch.device, callback: Validate | None) -> None:
+def _validate(
+    run: Run, encoder: Encoder, progress: Tracker, step: int, device: torch.device, callback: Validate | None
+) -> dict[str, Any]:
+    """Losses of the held-out examples and the callback's scores; returns the record that was logged."""
     losses: dict[str, float] = {}
+    record: dict[str, Any] = {}
     for task, examples in run.validation.items():
         try:
             if examples:
@@ -218,19 +300,26 @@ def _validate(run: Run, encoder: Encoder, progress: Progress, step: int, device:
         mean = sum(losses.values()) / len(losses)
         shown = ", ".join(f"{task} {loss:.3f}" for task, loss in losses.items())
         progress.say(f"step {step}: validation loss {mean:.4f} ({shown})")
-        progress.write({"step": step, "validation_loss": mean, "validation_losses": losses, "scores": scores})
+        record = {"step": step, "validation_loss": mean, "validation_losses": losses, "scores": scores}
+        progress.record(record)
     if scores:
         progress.say(f"step {step}: " + ", ".join(f"{name} {score:.3f}" for name, score in scores.items()))
+    return record
 
 
-def _save(run: Run, optimiser: torch.optim.Optimizer, step: int, counters: dict[str, int], progress: Progress) -> None:
+def _save(run: Run, state: _State, step: int) -> None:
+    """A checkpoint to resume from, and room made for it."""
     rng: dict[str, Any] = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         rng["cuda"] = torch.cuda.get_rng_state_all()
     recipe = run.recipe.model_dump(mode="json")
-    state = TrainerState(step, optimiser.state_dict(), rng, dict(counters), recipe, progress.averages())
+    averages = {"tracker": state.progress.state_dict(), "best": state.best.state_dict()}
+    ema = state.ema.state_dict() if state.ema else None
+    saved = TrainerState(step, state.optimiser.state_dict(), rng, dict(state.counters), recipe, averages, ema)
     folder = checkpoint_path(run.recipe.run_dir, step)
-    save_checkpoint(folder, run.model, run.tokenizer, _manifest(run, step, counters), state)
+    save_checkpoint(folder, run.model, run.tokenizer, _manifest(run, step, state.counters), saved)
+    best = state.best.step if run.recipe.stopping.keep_best else None
+    prune_checkpoints(run.recipe.run_dir, run.recipe.training.keep_last, best)
 
 
 def _manifest(run: Run, step: int, counters: dict[str, int]) -> dict[str, Any]:
@@ -297,7 +386,7 @@ def _differences(old: Any, new: Any, path: str = "") -> list[str]:
         found = []
         for key in sorted(set(old) | set(new)):
             place = f"{path}.{key}" if path else key
-            if place.removeprefix("training.") in _FREE_TO_CHANGE or place in ("description", "output"):
+            if place.removeprefix("training.") in _FREE_TO_CHANGE or place in ("description", "output", "tracking"):
                 continue
             found += _differences(old.get(key), new.get(key), place)
         return found

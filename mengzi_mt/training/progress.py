@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Protocol
-
-from mengzi_mt.training.run_status import MetricsFile
 
 
 class Display(Protocol):
@@ -119,65 +115,3 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}"
-
-
-class Progress:
-    """Averages over the steps since the last line, printed and appended to ``metrics.jsonl``."""
-
-    def __init__(self, run_dir: Path, steps: int, first_step: int, averages: dict[str, float] | None = None) -> None:
-        self.steps = steps
-        self._live = sys.stderr.isatty()
-        self._sums = {"loss": 0.0, "tokens": 0.0, "slots": 0.0, "steps": 0.0, **(averages or {})}
-        self._timed_tokens = 0
-        self._since = time.perf_counter()
-        self._first, self._started = first_step, self._since
-        self._file = MetricsFile(run_dir, first_step)
-
-    def step(self, loss: float, tokens: int, slots: int) -> None:
-        """Count one optimiser step."""
-        self._sums["loss"] += loss
-        self._sums["tokens"] += tokens
-        self._sums["slots"] += slots
-        self._sums["steps"] += 1
-        self._timed_tokens += tokens
-
-    def averages(self) -> dict[str, float]:
-        """The sums since the last line, for a resumed run to go on from."""
-        return dict(self._sums)
-
-    def line(self, step: int, gradient_norm: float, learning_rate: float, extra: dict[str, Any] | None = None) -> None:
-        """Print and log the averages since the last line, after ``step`` optimiser steps."""
-        now = time.perf_counter()
-        seconds = max(now - self._since, 1e-9)
-        left = (now - self._started) / max(1, step - self._first) * (self.steps - step)
-        record = {
-            "step": step,
-            "loss": self._sums["loss"] / max(1, self._sums["steps"]),
-            "gradient_norm": gradient_norm,
-            "learning_rate": learning_rate,
-            "tokens_per_second": self._timed_tokens / seconds,
-            "padding": 1 - self._sums["tokens"] / max(1.0, self._sums["slots"]),
-            "seconds": seconds,
-            **(extra or {}),
-        }
-        self.write(record)
-        text = (
-            f"step {step}/{self.steps} | loss {record['loss']:.4f} | grad {gradient_norm:.2f} | lr {learning_rate:.2e} | "
-            f"{record['tokens_per_second']:,.0f} tokens/s | padding {record['padding']:.1%} | ETA {clock(left)}"
-        )
-        self.say(text, transient=True)
-        self._sums = dict.fromkeys(self._sums, 0.0)
-        self._timed_tokens = 0
-        self._since = time.perf_counter()
-
-    def write(self, record: dict[str, Any]) -> None:
-        """Append one record to ``metrics.jsonl``."""
-        self._file.log(record)
-
-    def say(self, text: str, transient: bool = False) -> None:
-        """Print a line; a transient one is overwritten by the next where the output is a terminal."""
-        if self._live:
-            sys.stderr.write("\r\x1b[K" + text + ("" if transient else "\n"))
-        else:
-            sys.stderr.write(text + "\n")
-        sys.stderr.flush()

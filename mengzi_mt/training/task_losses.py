@@ -2,31 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
-
-from mengzi_mt.data.batch import IGNORED
-
-
-def segment_tasks(rows: Sequence[Sequence[str]], tasks: Sequence[str]) -> Tensor:
-    """The task of every segment, ``(rows, largest number of segments + 1)``: its index in ``tasks``, -1 for padding (segment 0).
-
-    Args:
-        rows: task names of each packed row's examples, in the row's order.
-        tasks: all tasks.
-    """
-    index = {task: number for number, task in enumerate(tasks)}
-    table = torch.full((len(rows), max(map(len, rows), default=0) + 1), -1, dtype=torch.long)
-    for number, names in enumerate(rows):
-        table[number, 1 : len(names) + 1] = torch.tensor([index[name] for name in names], dtype=torch.long)
-    return table
-
-
-def token_tasks(table: Tensor, decoder_segments: Tensor, labels: Tensor) -> Tensor:
-    """The task of every counted target token, in the order of ``token_losses``: ``(target tokens,)``."""
-    return table.gather(1, decoder_segments)[labels != IGNORED]
 
 
 class TaskLosses:

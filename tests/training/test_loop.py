@@ -21,9 +21,10 @@ from mengzi_mt.training import loop
 from mengzi_mt.training.batches import make_step_batch
 from mengzi_mt.training.checkpoint import list_checkpoints, read_manifest
 from mengzi_mt.training.loop import accumulate, pick_device, train, validation_loss
+from mengzi_mt.training.run_status import MEASURED
 
 CPU = torch.device("cpu")
-TIMES = ("seconds", "tokens_per_second")
+TIMES = MEASURED
 
 
 class Killed(BaseException):
@@ -276,3 +277,46 @@ def test_device_that_cannot_be_used_is_an_input_error():
     for name in ("nonsense", "cuda:99"):
         with pytest.raises(InputError, match=f"device '{name}' cannot be used"):
             pick_device(name)
+
+
+def test_averaged_weights_are_saved_and_survive_an_interruption(make_run, monkeypatch):
+    settings = {"training": {"steps": 9, "log_every": 2, "validate_every": 4, "ema": 0.9}}
+    whole = train(make_run("whole", **settings))
+    kill_at(monkeypatch, 5)
+    with pytest.raises(Killed):
+        train(make_run("broken", **settings))
+    monkeypatch.undo()
+    assert same_weights(whole, train(make_run("broken", **settings)))
+    plain = train(make_run("plain", training={**settings["training"], "ema": None}))
+    assert not same_weights(whole, plain)
+
+
+def test_frozen_weights_stay_as_they_were(make_run):
+    run = make_run(training={"steps": 3, "freeze": ["encoder.*"]})
+    before = {name: value.clone() for name, value in run.model.state_dict().items()}
+    train(run)
+    after = run.model.state_dict()
+    moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert moved
+    assert all("encoder.block" not in name for name in moved)
+
+
+def test_early_stopping_ends_the_run_and_keeps_the_best_checkpoint(make_run):
+    stopping = {"patience": 2, "keep_best": True, "score": "validation_loss", "mode": "max"}  # a falling loss only gets worse
+    training = {"steps": 30, "validate_every": 2, "checkpoint_every": 2, "keep_last": 1}
+    run = make_run(training=training, stopping=stopping, data={"validation_rows": 8}, model={"dropout": 0.0})
+    final = train(run)
+    steps = [line["step"] for line in metrics(run.recipe.run_dir) if "validation_loss" in line]
+    assert steps[-1] < 30
+    kept = [path.name for path in list_checkpoints(run.recipe.run_dir)]
+    assert len(kept) == 2
+    assert read_manifest(final)["step"] == steps[-1]
+
+
+def test_losses_and_tokens_are_logged_by_task(make_run):
+    run = make_run(training={"steps": 4, "log_every": 4})
+    train(run)
+    (line,) = metrics(run.recipe.run_dir)
+    assert set(line["task_loss"]) == set(line["task_tokens"]) == set(line["task_examples"]) == {"lcqmc", "finre"}
+    assert line["padding"] == 0
+    assert sum(line["task_tokens"].values()) == line["tokens_seen"]

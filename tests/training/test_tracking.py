@@ -3,16 +3,15 @@ import json
 import pytest
 import torch
 
-from mengzi_mt.data.packing import micro_batches, pack
+from mengzi_mt.data.flat import flat_batches
 from mengzi_mt.data.tokens import Encoder, Limits
 from mengzi_mt.errors import InputError
-from mengzi_mt.models.packed import token_losses
+from mengzi_mt.models.flat import flat_loss
 from mengzi_mt.training import tracking
-from mengzi_mt.training.batches import make_step_batch
 from mengzi_mt.training.flops import Work, training_flops
 from mengzi_mt.training.freezing import freeze
 from mengzi_mt.training.run_status import MEASURED, outcome_now, read_metrics, read_status
-from mengzi_mt.training.task_losses import TaskLosses, segment_tasks, token_tasks
+from mengzi_mt.training.task_losses import TaskLosses
 from mengzi_mt.training.tracking import Processes, Tracker, peak_memory
 
 TASKS = ["lcqmc", "finre"]
@@ -222,27 +221,25 @@ def test_measured_peak_gives_a_plausible_mfu(make_recipe, tiny_model):
 
 
 def test_task_losses_are_those_of_each_task_computed_apart(make_run, tiny_model):
-    """Packed and mixed batches give each task the loss that its examples have alone."""
+    """Mixed batches give each task the loss that its examples have alone."""
     run = make_run()
-    encoder, recipe, model = Encoder(run.tokenizer), run.recipe, tiny_model().eval()
-    limits = Limits(96, 24)
-    examples = [example for example in run.mixture.examples(0, 16) if encoder.example(example, limits)]
-    tasks = sorted({example.task for example in examples})
+    encoder, model = Encoder(run.tokenizer), tiny_model().eval()
+    made = [example for example in encoder.examples(list(run.mixture.examples(0, 16)), Limits(96, 24)) if example]
+    tasks = sorted({example.task for example in made})
     assert len(tasks) == 2
 
-    def losses_of(some):
-        batch = make_step_batch(some, encoder, recipe.lengths, 480, 0)
-        return torch.cat([token_losses(model, part)[0] for part in batch.batches]), batch
+    def losses_of(some, seen=None):
+        for part in flat_batches(some, 480, 0):
+            _, losses = flat_loss(model, part)
+            if seen is not None:
+                places = torch.tensor([tasks.index(task) for task in part.tasks])
+                seen.add(losses, places.repeat_interleave(torch.tensor([n for _, n in part.lengths])))
+            yield losses
 
-    rows = pack([encoder.example(example, limits) for example in examples], recipe.lengths)
     together = TaskLosses(2)
-    _, batch = losses_of(examples)
-    for group, part in zip(micro_batches(rows, 480), batch.batches, strict=True):
-        table = segment_tasks([[example.task for example in row.examples] for row in group], tasks)
-        losses, _ = token_losses(model, part)
-        together.add(losses, token_tasks(table, part.decoder_segments, part.labels))
+    list(losses_of(made, together))
     for number, task in enumerate(tasks):
-        alone, _ = losses_of([example for example in examples if example.task == task])
+        alone = torch.cat(list(losses_of([example for example in made if example.task == task])))
         assert together.sums[1, number] == len(alone)
         assert float(together.sums[0, number]) == pytest.approx(alone.double().sum().item(), rel=1e-5)
 
