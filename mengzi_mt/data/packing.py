@@ -186,6 +186,8 @@ class _Packer:
                 break
             length = lengths.bit_length() - 1
             lengths ^= 1 << length
+            if room_in - 2 * length >= best:  # two of this length or less leave more
+                break
             shelf, rest = self._shelves[length], room_in - length
             place = bisect_right(shelf, room_out * n + n - 1)
             if place and rest + room_out - shelf[place - 1] // n < best:

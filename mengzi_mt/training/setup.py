@@ -71,6 +71,22 @@ def set_up(recipe: Recipe, source: DataSource) -> Run:
     )
 
 
+def read_mixture(recipe: Recipe, source: DataSource) -> Mixture:
+    """The mixture of a recipe alone, without model and tokenizer, for measuring it.
+
+    Raises:
+        InputError: as :func:`set_up`.
+    """
+    tasks = [get_task(name) for name in recipe.mixture.tasks]
+    refuse_zero_shot(tasks, recipe)
+    row_filter = RowFilter(load_view(Path(recipe.data.exclude)) if recipe.data.exclude else None, source)
+    pools = [
+        make_pool(task, row_filter.load_rows(task, "train", recipe.mixture.rows_per_task).rows, training_templates(task, recipe))
+        for task in tasks
+    ]
+    return Mixture(pools, mixture_stages(pools, recipe), recipe.seed)
+
+
 def mixture_stages(pools: Sequence[Pool], recipe: Recipe) -> list[Stage]:
     """The stages of a recipe's mixture in positions: step ``n`` begins at position ``n`` times ``training.batch``."""
     settings, batch = recipe.mixture, recipe.training.batch
