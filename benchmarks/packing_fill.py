@@ -68,11 +68,14 @@ def padded(inputs: Sequence[int], targets: Sequence[int], batch: int) -> float:
 
 
 def speed(inputs: Sequence[int], targets: Sequence[int], rows: Sequence[RowLength], step: int) -> float:
-    """Examples packed a second."""
-    began = time.process_time()
-    for start in range(0, len(inputs), step):
-        pack_lengths(inputs[start : start + step], targets[start : start + step], rows)
-    return len(inputs) / (time.process_time() - began)
+    """Examples packed a second, the best of three rounds."""
+    seconds = []
+    for _ in range(3):
+        began = time.process_time()
+        for start in range(0, len(inputs), step):
+            pack_lengths(inputs[start : start + step], targets[start : start + step], rows)
+        seconds.append(time.process_time() - began)
+    return len(inputs) / min(seconds)
 
 
 def measure(inputs: list[int], targets: list[int]) -> list[dict[str, Any]]:
@@ -80,8 +83,9 @@ def measure(inputs: list[int], targets: list[int]) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = [
         {"rule": f"padded, random batches of {batch}", "both": padded(inputs, targets, batch)} for batch in (16, 64)
     ]
-    decoder = max(range(MAX_TARGET, 256, 16), key=lambda length: first_overflow(inputs, targets, (MAX_INPUT, length)))
-    for row in ((MAX_INPUT, decoder), (1_024, MAX_TARGET)):
+    for encoder in (512, 1_024, 2_048):
+        choices = [(encoder, decoder) for decoder in range(MAX_TARGET, MAX_TARGET + encoder // 4, 16)]
+        row = max(choices, key=lambda choice: first_overflow(inputs, targets, choice))
         lines.append({"rule": f"first overflow (seqio), rows {row[0]} + {row[1]}", "both": first_overflow(inputs, targets, row)})
     for name, rows in ROWS.items():
         for step in STEPS:
@@ -105,9 +109,8 @@ def main() -> None:
     if args.json:
         print(json.dumps(lines, indent=1))
         return
-    print(
-        f"{len(inputs):,} examples of {tasks} tasks: {sum(inputs) / len(inputs):.1f} input, {sum(targets) / len(targets):.1f} target tokens"
-    )
+    means = f"{sum(inputs) / len(inputs):.1f} input and {sum(targets) / len(targets):.1f} target tokens"
+    print(f"{len(inputs):,} examples of {tasks} tasks, on average {means}\n")
     print("| rule | step | both sides | encoder | decoder | rows a step | lengths a step | examples/s |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for line in lines:
@@ -116,7 +119,7 @@ def main() -> None:
             continue
         print(
             f"| {line['rule']} | {line['step']} | {line['both']:.1%} | {line['encoder']:.1%} | {line['decoder']:.1%} | "
-            f"{line['rows']:.1f} | {line['lengths']:.1f} | {line['examples_per_second']:,.0f} |"
+            f"{line['rows_per_step']:.1f} | {line['lengths_per_step']:.1f} | {line['examples_per_second']:,.0f} |"
         )
 
 

@@ -301,7 +301,10 @@ def lengths(
     )
     columns = ("", "lengths.rows", "both sides", "encoder", "decoder", "rows a step")
     print_table(
-        title, columns, [(mark, _list(rows), *_shares(fill), f"{fill.rows:.1f}") for mark, rows, fill in lines], columns[2:]
+        title,
+        columns,
+        [(mark, _list(rows), *_shares(fill), f"{fill.rows_per_step:.1f}") for mark, rows, fill in lines],
+        columns[2:],
     )
 
 

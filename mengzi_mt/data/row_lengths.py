@@ -19,10 +19,10 @@ class Fill:
     both: float
     encoder: float
     decoder: float
-    rows: float
-    """Rows a step, on average."""
-    lengths: float
-    """Different row lengths a step, on average."""
+    rows_per_step: float
+    """On average."""
+    lengths_per_step: float
+    """Different ones, on average."""
 
 
 def token_lengths(examples: Iterable[TextExample], encoder: Encoder, limits: Limits) -> tuple[list[int], list[int]]:

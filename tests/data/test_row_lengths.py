@@ -17,7 +17,7 @@ def test_fill_is_the_share_of_slots_that_hold_tokens():
     fill = measure_fill(inputs, targets, [(64, 8), (64, 16)], 2)
     assert (fill.encoder, fill.decoder) == ((64 + 84) / (3 * 64), 30 / 32)
     assert fill.both == (148 + 30) / (3 * 64 + 32)
-    assert (fill.rows, fill.lengths) == (1.5, 1.5)
+    assert (fill.rows_per_step, fill.lengths_per_step) == (1.5, 1.5)
 
 
 def test_too_few_examples_are_an_input_error():
