@@ -175,12 +175,18 @@ class TrainingSettings(Settings):
 
     steps: int = Field(ge=1)
     batch: int = Field(128, ge=1, description="Examples per optimiser step.")
+    layout: Literal["flat", "packed"] = Field(
+        "flat",
+        description="flat: the tokens of a forward pass in one line, no padding. packed: rows of the fixed `lengths.rows`.",
+    )
     micro_batch_tokens: int = Field(8_192, ge=64, description="Tokens (padding included) of one forward pass; sets accumulation.")
+    recompute: bool = Field(False, description="Compute activations again in the backward pass: less memory, more work.")
     precision: Literal["float32", "bfloat16"] = "float32"
     loss_weighting: Literal["token", "example"] = Field(
         "token", description="Whether every target token counts alike, or every example (its tokens share its weight)."
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    z_loss: float = Field(0.0, ge=0, description="Weight of the squared log-normaliser (PaLM: 1e-4).")
     device: str = "auto"
     log_every: int = Field(10, ge=1)
     validate_every: int = Field(0, ge=0, description="Steps between validations; 0 for none.")

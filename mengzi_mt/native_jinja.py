@@ -19,6 +19,8 @@ from jinja2 import meta, nodes
 from mengzi_mt.native_expressions import GROWING, ExpressionWriter, Scope, Unsupported
 from mengzi_mt.sandbox import environment
 
+MAX_GROWING = 4
+"""Assignments of joined or added texts in one template: each may double a value, so a chain of many must be counted."""
 MAX_NESTED = 10_000
 """Turns that a loop within a loop may take before the sandbox, which counts its steps, takes over."""
 
@@ -35,6 +37,7 @@ class NativeWriter(ExpressionWriter):
         super().__init__(constants)
         self._fold = fold
         self._loops = 0
+        self._growing = 0
 
     def part(self, body: Sequence[nodes.Node], indent: str, marked: Callable[[nodes.Expr], str | None] | None = None) -> list[str]:
         """Write what prints ``body``; the names of the pieces (Python expressions of texts) in order.
@@ -105,7 +108,9 @@ class NativeWriter(ExpressionWriter):
             pass
         parts = [value, *value.find_all(nodes.Expr)]
         if any(isinstance(p, GROWING) or (isinstance(p, nodes.Filter) and p.name in ("join", "replace")) for p in parts):
-            raise Unsupported("an assignment that may grow")
+            self._growing += 1
+            if self._growing > MAX_GROWING:
+                raise Unsupported("many assignments that may grow")
         written = self._expression(value, self._root)
         self._constants.pop(name, None)
         variable = self._new("v")

@@ -68,6 +68,7 @@ CASES = [
         None,
     ),
     ("{{ words | first }}{{ words | last }}|||{{ i + 1 }}{{ 'x' ~ i ~ a }}{{ i - 1 }}", None),
+    ("{% set k = words | join('；') %}{% set l = k ~ a %}{{ l }}{{ k }}|||{{ l }}", None),
     ("{% set k = ['甲', '乙'] %}{{ k | join('、') }}{{ a }}|||{{ k[i] }}", None),
     (
         "{% set n = words | length %}{{ n }}{% for w in words %}{% for v in words %}{{ w }}{{ v }}{% endfor %}{% endfor %}"
@@ -111,7 +112,7 @@ def test_every_shipped_template_renders_natively_as_in_the_sandbox(name):
         "{% for i in range(10**9) %}x{% endfor %}|||x",
         "{{ words | map(attribute='x') }}|||x",
         "{{ '有' if words | selectattr('x') else '无' }}|||x",
-        "{% set x = a ~ a %}{{ x }}|||x",
+        "{% set a = a ~ a %}" * 5 + "{{ a }}|||x",
         "{% macro m() %}{% endmacro %}{{ m() }}|||x",
         "{{ '是' if a }}|||x",
     ],

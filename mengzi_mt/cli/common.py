@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -45,18 +46,42 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[str] = ()) -> None:
-    """A table whose wide characters align; columns named in ``right`` are flushed right."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+LONGEST_RULE = 140
 
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", header_style="bold")
-    for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
-    console.print(table)
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[str] = ()) -> None:
+    """A table whose wide characters align; columns named in ``right`` are flushed right.
+
+    Written by hand: a library's table takes longer to import than a listing may take in all.
+    """
+    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    widths = [max(map(display_width, column)) for column in zip(columns, *cells, strict=True)]
+
+    def line(texts: Sequence[str]) -> str:
+        padded = []
+        for name, text, width in zip(columns, texts, widths, strict=True):
+            blanks = " " * (width - display_width(text))
+            padded.append(blanks + text if name in right else text + blanks)
+        return "  " + "   ".join(padded).rstrip()
+
+    if title:
+        typer.secho(title, bold=True)
+    if any(columns):
+        typer.secho(line(columns), bold=True)
+        typer.echo(" " + "─" * min(sum(widths) + 3 * len(widths) - 1, LONGEST_RULE))
+    for row in cells:
+        typer.echo(line(row))
+    typer.echo("")
+
+
+_WIDE = ("W", "F")
+
+
+def display_width(text: str) -> int:
+    """Columns that a text takes on a terminal: two for a wide character, none for a combining one."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in _WIDE else 1
+        for character in text
+    )

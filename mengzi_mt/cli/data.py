@@ -18,6 +18,7 @@ from mengzi_mt.errors import InputError
 
 if TYPE_CHECKING:
     from mengzi_mt.data.row_lengths import Fill
+    from mengzi_mt.tasks.rows import DataSource
     from mengzi_mt.tasks.task import Task
 
 app = typer.Typer(help="What the data are: statistics, and evaluation texts in training data.", no_args_is_help=True)
@@ -63,14 +64,8 @@ def overlap(
             training, source, lambda task: search.compare_task(index, task, source, started(task.name)), strict=tasks is not None
         )
         compared += [search.compare_corpus(index, path, started(path.name)) for path in corpus or ()]
-    about = {
-        "created": _now(),
-        "seconds": round(time.perf_counter() - began, 1),
-        "settings": {
-            "min_han": min_han, "ngram": ngram, "share": share, "data": source.kind,
-            "data_map": source.data_map.name if source.data_map else None,
-        },
-    }  # fmt: skip
+    own = {"min_han": min_han, "ngram": ngram, "share": share}
+    about = {"created": _now(), "seconds": round(time.perf_counter() - began, 1), "settings": {**own, **_described(source)}}
     report = search.make_report(texts, compared, not_compared, about)
     if output:
         _write_json(output, report)
@@ -115,9 +110,7 @@ def stats(
         "schema": STATS_SCHEMA,
         "created": _now(),
         "seconds": round(time.perf_counter() - began, 1),
-        "settings": {
-            "data": source.kind, "data_map": source.data_map.name if source.data_map else None, "tokenizer": tokenizer,
-        },
+        "settings": {**_described(source), "tokenizer": tokenizer},
         "tasks": described,
         "not_read": not_read,
     }  # fmt: skip
@@ -314,6 +307,10 @@ def _list(rows: tuple[tuple[int, int], ...]) -> str:
 
 def _shares(fill: Fill) -> tuple[str, str, str]:
     return f"{fill.both:.1%}", f"{fill.encoder:.1%}", f"{fill.decoder:.1%}"
+
+
+def _described(source: DataSource) -> dict[str, Any]:
+    return {"data": source.kind, "data_map": source.data_map.name if source.data_map else None}
 
 
 def _now() -> str:

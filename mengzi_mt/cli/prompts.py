@@ -57,6 +57,8 @@ def render(
     from mengzi_mt.tasks.rows import available_splits, load_rows
 
     task = get_task(name)
+    if row_ids and all(row_id.startswith("sample:") for row_id in row_ids):  # as the check writes them
+        data, row_ids = "sample", [row_id.removeprefix("sample:") for row_id in row_ids]
     source = data_source(data, data_dir, data_map, default="files" if data_dir else "sample")
     splits = [split] if split else available_splits(task, source)
     if not splits:

@@ -56,7 +56,7 @@ def new(
 
     task = get_task(name)
     text = starter(task)
-    own = registry_entry("prompts", name) / "templates.yaml"
+    own = registry_entry("tasks", name).parent.parent / "prompts" / name / "templates.yaml"
     target = output or (None if own.exists() else own)
     if target is None:
         typer.echo(text, nl=False)
@@ -96,39 +96,56 @@ def starter(task: Task) -> str:
 
 def _starter_template(task: Task) -> tuple[str, str | None]:
     """Input and target of the simplest honest prompt: every text field by name, then the answer."""
-    gold = task.gold_fields
-    texts = [key for key, spec in task.fields.items() if spec.type == "string" and key not in gold and not spec.optional]
-    label = next((key for key in task.fields if task.fields[key].type == "label" and not task.fields[key].labels), None)
-    if label:
-        body = "\n".join(f"{key}：{{{{ {key} }}}}" for key in texts)
-        ask = "请从{{ answer_choices | join('、') }}中选出正确的一项。\n答案：|||{{ answer_choices[" + label + "] }}"
-        return f"{body}\n{ask}", "@labels"
-    index = next((key for key, spec in task.fields.items() if spec.type == "index"), None)
-    options = next((key for key, spec in task.fields.items() if spec.type == "strings"), None)
-    if index and options:
-        body = "\n".join(f"{key}：{{{{ {key} }}}}" for key in texts)
-        ask = "请从{{ answer_choices | join('、') }}中选出正确的一项。\n答案：|||{{ answer_choices[" + index + "] }}"
-        return f"{body}\n{ask}", "{{ " + options + " | join(' ||| ') }}"
-    answers = next((key for key, spec in task.fields.items() if spec.type == "answers"), None)
-    entities = next((key for key, spec in task.fields.items() if spec.type == "entities"), None)
-    lists = next((key for key, spec in task.fields.items() if spec.type == "strings"), None)
-    if answers:
-        target = "{{ " + answers + "[0].text }}"
-    elif entities:
-        target = "{{ " + entities + " | map(attribute='text') | unique(case_sensitive=true) | join('，') or '无' }}"
-    elif lists:
-        target = "{{ " + lists + " | join('，') }}"
-    else:
-        target = "{{ " + texts.pop() + " }}" if len(texts) > 1 else "{{ " + texts[0] + " }}"
-    body = "\n".join(f"{key}：{{{{ {key} }}}}" for key in texts)
-    return f"{body}\n请写出答案。\n答案：|||{target}", None
+    texts = [key for key, spec in task.fields.items() if spec.type == "string" and (not spec.optional or not _required(task))]
+    gold = _first_of(task, "label") or _first_of(task, "index")
+    options = _first_of(task, "strings")
+    if gold and (task.fields[gold].type == "label" or options):
+        labels = task.fields[gold].type == "label"
+        ask = "请从{{ answer_choices | join('、') }}中选出正确的一项。\n答案：|||{{ answer_choices[" + gold + "] }}"
+        return f"{_shown(texts)}\n{ask}", "@labels" if labels else "{{ " + str(options) + " | join(' ||| ') }}"
+    target = _free_target(task)
+    if target is None and len(texts) > 1:
+        target = "{{ " + texts.pop() + " }}"
+    if target is None:
+        return "接着写下去：{{ " + texts[0] + "[:-1] }}|||{{ " + texts[0] + "[-1:] }}", None
+    return f"{_shown(texts)}\n请写出答案。\n答案：|||{target}", None
+
+
+def _shown(texts: list[str]) -> str:
+    return "\n".join(f"{key}：{{{{ {key} }}}}" for key in texts)
+
+
+def _required(task: Task) -> list[str]:
+    return [key for key, spec in task.fields.items() if spec.type == "string" and not spec.optional]
+
+
+def _first_of(task: Task, kind: str) -> str | None:
+    """The first field of a type (a label of another set than the main one does not count)."""
+    return next((key for key, spec in task.fields.items() if spec.type == kind and not spec.labels), None)
+
+
+def _free_target(task: Task) -> str | None:
+    """What a target without choices prints, from the first field that holds answers."""
+    if answers := _first_of(task, "answers"):
+        return "{{ " + answers + "[0].text }}"
+    if entities := _first_of(task, "entities"):
+        return "{{ " + entities + " | map(attribute='text') | unique(case_sensitive=true) | join('，') or '无' }}"
+    if objects := _first_of(task, "objects"):
+        key = next(iter(task.fields[objects].items))
+        return "{{ " + objects + f" | map(attribute='{key}') | unique(case_sensitive=true) | join('，') or '无' }}}}"
+    if strings := _first_of(task, "strings"):
+        return "{{ " + strings + " | join('，') }}"
+    return None
 
 
 def _starter_condition(task: Task) -> str | None:
     """What the starter must skip: rows whose answer would be empty."""
-    lists = next((key for key, spec in task.fields.items() if spec.type == "strings"), None)
-    has_label = any(spec.type in ("label", "index", "answers", "entities") for spec in task.fields.values())
-    return f"not {lists}" if lists and not has_label else None
+    conditions = []
+    if not any(_first_of(task, kind) for kind in ("label", "index", "answers", "entities", "objects")):
+        conditions += [f"not {key}" for key in [_first_of(task, "strings")] if key]
+    if not _required(task):
+        conditions += [f"{key} is not defined" for key, spec in task.fields.items() if spec.type == "string"]
+    return " or ".join(conditions) or None
 
 
 def stats(

@@ -46,7 +46,10 @@ def check(
         entry = _check_task(task, data_dir, data_map, rules)
         report.append(entry)
         _print_entry(entry, form)
-    report += _shared_ids(tasks)
+    shared = _shared_ids(tasks)
+    for entry in shared:
+        _print_entry(entry, form)
+    report += shared
     if form == "json":
         print_json([finding for entry in report for finding in entry["findings"]])
     if report_file:
@@ -83,14 +86,15 @@ def _check_task(task: Task, data_dir: Path | None, data_map: str | None, rules: 
     from mengzi_mt.data.examples import bound_templates
     from mengzi_mt.prompts.check import Schema, check_templates
     from mengzi_mt.tasks.at_hand import source_at_hand
-    from mengzi_mt.tasks.rows import DataSource, available_splits, load_rows
+    from mengzi_mt.tasks.rows import DataSource, available_splits, has_sample, load_rows
 
     file = f"prompts/{task.name}/templates.yaml"
     rows: list[tuple[str, dict[str, Any]]] = []
     counts = {"sample": 0, "read": 0, "groups": 0, "skipped": 0, "bad": 0}
     try:
         sample = DataSource("sample")
-        rows += [(f"sample:{r.row_id}", r.values) for s in available_splits(task, sample) for r in load_rows(task, s, sample)]
+        splits = available_splits(task, sample) if has_sample(task) else []
+        rows += [(f"sample:{r.row_id}", r.values) for s in splits for r in load_rows(task, s, sample)]
         counts["sample"] = len(rows)
         if data_dir is not None:
             if data_map:

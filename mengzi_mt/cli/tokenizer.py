@@ -24,7 +24,8 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of that draw.")] = 0,
 ) -> None:
     """Train a unigram tokenizer with nmt_nfkc, a newline symbol, byte fallback and 100 sentinels."""
-    from mengzi_mt.models.tokenizer import read_texts, train_tokenizer
+    from mengzi_mt.data.corpus import read_texts
+    from mengzi_mt.models.tokenizer import train_tokenizer
 
     tokenizer = train_tokenizer(read_texts(corpus), out, vocabulary, max_sentences=max_sentences, seed=seed)
     typer.echo(f"{out}: {len(tokenizer):,} pieces")

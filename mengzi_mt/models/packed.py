@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from transformers import T5ForConditionalGeneration
 
 from mengzi_mt.data.batch import IGNORED, PackedBatch
+from mengzi_mt.models.cross_entropy import LossSettings, linear_cross_entropy
 
 _BLOCKED = torch.finfo(torch.float32).min / 2  # finite: a row that may see nothing must not become NaN
 
@@ -81,14 +81,20 @@ def head(model: T5ForConditionalGeneration, states: Tensor) -> Tensor:
     return model.lm_head(states)
 
 
-def token_losses(model: T5ForConditionalGeneration, batch: PackedBatch, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of every target token, and the weights: two vectors of length ``batch.target_tokens``, in float32.
+def packed_loss(
+    model: T5ForConditionalGeneration, batch: PackedBatch, settings: LossSettings | None = None
+) -> tuple[Tensor, Tensor]:
+    """The weighted sum of the target tokens' losses (a scalar with gradient), and each token's cross-entropy.
 
-    Only positions with a label reach the head; its logits are the largest tensor of the step.
+    Only positions with a label reach the head.
+
+    Returns:
+        The sum over target tokens of weight times loss, and cross-entropies ``(batch.target_tokens,)`` in float32, detached.
     """
     states = encode(model, batch.encoder_ids, batch.encoder_segments)
     states = decode(model, states, batch.encoder_segments, batch.decoder_ids, batch.decoder_segments)
+    if getattr(model.config, "scale_decoder_outputs", False):
+        states = states * model.model_dim**-0.5
     counted = batch.labels != IGNORED
-    logits = head(model, states[counted]).float()
-    losses = functional.cross_entropy(logits, batch.labels[counted], reduction="none", label_smoothing=label_smoothing)
-    return losses, batch.weights[counted]
+    weights = batch.weights[counted]
+    return linear_cross_entropy(states[counted], model.lm_head.weight, batch.labels[counted], weights, settings or LossSettings())

@@ -7,8 +7,6 @@ the normaliser would make it a space; byte fallback leaves no character unknown;
 from __future__ import annotations
 
 import io
-import json
-import lzma
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,37 +21,6 @@ NEWLINE = "\n"
 PAD, EOS, UNK = 0, 1, 2
 NEVER = -1_000.0
 """Score of pieces that no text may become, control symbols and bytes: spelling them out is always cheaper."""
-
-
-def read_texts(paths: Iterable[Path]) -> Iterator[str]:
-    """Texts of corpus files: ``.jsonl`` (key ``text``) or plain ``.txt``, each optionally ``.xz``.
-
-    Raises:
-        InputError: a missing file or a line that does not parse.
-    """
-    for path in paths:
-        opener = lzma.open if path.suffix == ".xz" else open
-        is_json = ".jsonl" in path.suffixes
-        try:
-            with opener(path, "rt", encoding="utf-8", newline="\n") as lines:
-                for number, line in enumerate(lines, start=1):
-                    yield _text(path, number, line) if is_json else line.rstrip("\n")
-        except FileNotFoundError as error:
-            raise InputError("The corpus file does not exist", where=str(path), fix="check the path") from error
-        except (OSError, UnicodeDecodeError, lzma.LZMAError, EOFError) as error:
-            raise InputError(
-                f"The corpus file cannot be read: {error}", where=str(path), fix="check or download it again"
-            ) from error
-
-
-def _text(path: Path, number: int, line: str) -> str:
-    try:
-        text = json.loads(line)["text"]
-    except (json.JSONDecodeError, KeyError, TypeError):
-        text = None
-    if not isinstance(text, str):
-        raise InputError('The line has no {"text": …}', where=f"{path}, line {number}", fix="repair or remove it")
-    return text
 
 
 def train_tokenizer(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, Literal
 
 from mengzi_mt.errors import InputError, nearest
@@ -21,6 +22,9 @@ LENGTH_ROWS = 200
 """Rows on which lengths in tokens are measured."""
 MUCH = 0.05
 """Share of examples cut or left out for their length from which a warning is due."""
+
+OWN_METADATA = ("original_task", "choices_in_prompt", "metrics", "languages", "skip_if", "shrink", "deprecated")
+"""Metadata that means something here; others are kept for other projects, unless they look like one of these."""
 
 Severity = Literal["error", "warning"]
 IdentifiedRow = tuple[str, Mapping[str, Any]]
@@ -111,7 +115,7 @@ def check_templates(
     labelled = [bool(schema.gold & set(values)) or not schema.gold for _, values in rows]
     for check in usable:
         kept = _check_rows(check, rows, labelled, filler, tokens)
-        _check_leaks(check, rows, labelled, filler)
+        _check_leaks(check, rows, labelled, filler, schema.gold)
         if tokens:
             _measure(check, kept, tokens)
     return checks
@@ -126,6 +130,9 @@ def _static_check(check: TemplateCheck, templates: TemplateSet, schema: Schema, 
         return False
     for name in sorted(compiled.names - schema.fields):
         check.add(f"it names {name!r}, which is no field of the task. {nearest(name, schema.fields)}")
+    for key in template.metadata.extra:
+        if key not in OWN_METADATA and get_close_matches(key, OWN_METADATA, n=1, cutoff=0.75):
+            check.add(f"its metadata has {key!r}, which means nothing here. {nearest(key, OWN_METADATA)}")
     if sum(other.id == template.id for other in templates) > 1:
         check.add("its id is used twice")
     if compiled.fixed_choices is not None:
@@ -180,7 +187,7 @@ def _check_rows(
             if compiled.fixed_choices is None:
                 _check_choices(check, choices, row_id, tokens if number % every == 0 else None)
             if prompt.targets not in choices:
-                check.add(f"its target is not among its choices, e.g. {prompt.targets!r}"[:160], row_id)
+                check.add("its target is not among its choices", f"{row_id} ({prompt.targets!r:.60})")
     return kept
 
 
@@ -205,10 +212,16 @@ def _check_choices(check: TemplateCheck, choices: tuple[str, ...], row_id: str |
             check.add(f"a choice has characters that the tokenizer spells in bytes: {choice!r}", severity="warning")
 
 
-def _check_leaks(check: TemplateCheck, rows: Sequence[IdentifiedRow], labelled: Sequence[bool], filler: Mapping[str, str]) -> None:
+def _check_leaks(
+    check: TemplateCheck,
+    rows: Sequence[IdentifiedRow],
+    labelled: Sequence[bool],
+    filler: Mapping[str, str],
+    gold: frozenset[str],
+) -> None:
     usable = [pair for pair, has_answer in zip(rows, labelled, strict=True) if has_answer]
     chosen = usable[:: max(1, len(usable) // LEAK_ROWS)]
-    found, check.leak_tested = leaks(check.template, [(row_id, row, {**filler, **row}) for row_id, row in chosen])
+    found, check.leak_tested = leaks(check.template, [(row_id, row, {**filler, **row}) for row_id, row in chosen], gold)
     for row_id in found:
         check.add("its input gives the answer away (with all texts masked)", row_id)
 

@@ -65,17 +65,20 @@ def masked(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: mask(value) for key, value in values.items()}
 
 
-def leaks(template: Template, rows: Iterable[tuple[str, Mapping[str, Any], Mapping[str, Any]]]) -> tuple[list[str], int]:
+def leaks(
+    template: Template, rows: Iterable[tuple[str, Mapping[str, Any], Mapping[str, Any]]], gold: frozenset[str]
+) -> tuple[list[str], int]:
     """Rows on which the input holds the answer although every field's text is masked.
 
     Real rows contain label words, so they cannot show whose words give an answer away. With masks, what is left in
     the input are the template's words and what it reads from gold fields. The target is given away where it
-    stands in an input that lists not all the choices, unless the input is the same whatever the answer is: words that stand
-    there on every row tell nothing.
+    stands in an input that lists not all the choices, and that depends on the answer: either it holds a masked text that is the
+    target, or it reads a gold field and differs with it. Words that stand there on every row tell nothing.
 
     Args:
         template: bound to its task.
         rows: row id, the row, and the same with optional fields filled.
+        gold: the fields that hold answers.
 
     Returns:
         The ids of the leaking rows, and the number of rows that could be tested.
@@ -96,7 +99,7 @@ def leaks(template: Template, rows: Iterable[tuple[str, Mapping[str, Any], Mappi
         seen.append(
             (row_id, _numberless(prompt.inputs), target if says_something and not listed and target in prompt.inputs else "")
         )
-    varies = len(inputs) > 1 and len(set().union(*inputs.values())) > 1
+    varies = bool(template.compiled.input_names & gold) and len(inputs) > 1 and len(set().union(*inputs.values())) > 1
     found = [row_id for row_id, text, target in seen if target and (_MASKED.search(target) or (varies and len(inputs[text]) == 1))]
     return found, len(seen)
 

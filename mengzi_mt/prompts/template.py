@@ -10,7 +10,9 @@ from typing import Any
 
 from jinja2 import meta
 
+from mengzi_mt.errors import InputError
 from mengzi_mt.prompts.rendering import CompiledTemplate, Cut, RenderedPrompt, compile_template
+from mengzi_mt.prompts.trees import CUTS
 from mengzi_mt.sandbox import environment
 
 LABEL_REFERENCE = "@"
@@ -62,9 +64,7 @@ class Template:
             choices = " ||| ".join(label_sets[choices.removeprefix(LABEL_REFERENCE)])
         elif choices:
             choices = _with_label_lists(choices, label_sets)
-        own = self.metadata.extra.get("shrink")
-        if isinstance(own, list):
-            own = dict.fromkeys(own, "tail")
+        own = _own_cuts(self.metadata.extra.get("shrink"), self.place)
         jinja = _with_label_lists(self.jinja, label_sets)
         return replace(self, jinja=jinja, answer_choices=choices, shrink=own if own is not None else shrink or {})
 
@@ -100,6 +100,18 @@ class Template:
         """promptsource's call: ``[input, target]``, both stripped."""
         rendered = self.render(values, seed)
         return [rendered.inputs, rendered.targets or ""]
+
+
+def _own_cuts(value: Any, where: str) -> dict[str, Cut] | None:
+    """What ``shrink`` in the metadata says: a list of fields, or fields and where each is cut."""
+    if value is None:
+        return None
+    cuts = dict.fromkeys(value, "tail") if isinstance(value, list) else value
+    if not isinstance(cuts, dict) or any(cut not in CUTS for cut in cuts.values()):
+        raise InputError(
+            f"`shrink` in the metadata is {value!r}", where=where, fix="write [field, …] or {field: tail | head | middle, …}"
+        )
+    return cuts
 
 
 _LABEL_LIST = re.compile(r"\blabels(?:_\w+)?\b")

@@ -133,6 +133,11 @@ def _sample_path(task: Task, tasks_dir: Path | None) -> Path:
     return path
 
 
+def has_sample(task: Task) -> bool:
+    """Whether the task has a bundled sample."""
+    return (registry_entry("tasks", task.name) / SAMPLE_FILE).is_file()
+
+
 def _load_files(task: Task, split: str, source: DataSource, limit: int | None) -> Rows:
     folder = _folder(task, source)
     mapped = source.data_map.splits(task.name) if source.data_map else None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from mengzi_mt.config import LengthSettings
 from mengzi_mt.data.batch import PackedBatch
 from mengzi_mt.data.collate import collate
 from mengzi_mt.data.examples import TextExample
+from mengzi_mt.data.flat import FlatBatch, flat_batches
 from mengzi_mt.data.packing import micro_batches, pack
 from mengzi_mt.data.tokens import Encoder, Limits, TokenizedExample
 from mengzi_mt.errors import RunError
@@ -19,7 +20,7 @@ from mengzi_mt.errors import RunError
 class StepBatch:
     """All that one optimiser step reads: micro-batches of packed rows, and what they hold."""
 
-    batches: list[PackedBatch]
+    batches: Sequence[PackedBatch | FlatBatch]
     examples: Counter[str] = field(default_factory=Counter)
     too_long: int = 0
     cut: int = 0
@@ -47,6 +48,7 @@ def make_step_batch(
     micro_batch_tokens: int,
     start: int,
     per_example: bool = False,
+    layout: str = "packed",
 ) -> StepBatch:
     """Tokenise, pack and collate the examples of one optimiser step.
 
@@ -58,6 +60,7 @@ def make_step_batch(
         start: the decoder's start id.
         per_example: share an example's weight out among its target tokens, so that a two-token label counts as much as
             a generated paragraph.
+        layout: ``packed`` into rows of the fixed lengths, or ``flat`` without padding.
 
     Raises:
         RunError: not one example fits the limits.
@@ -79,6 +82,9 @@ def make_step_batch(
             where="lengths.max_input, lengths.max_target",
             fix="raise the limits",
         )
-    rows = pack(kept, lengths)
-    step.batches = [collate(group, encoder.pad, start) for group in micro_batches(rows, micro_batch_tokens)]
+    if layout == "flat":
+        step.batches = list(flat_batches(kept, micro_batch_tokens, start))
+    else:
+        rows = pack(kept, lengths)
+        step.batches = [collate(group, encoder.pad, start) for group in micro_batches(rows, micro_batch_tokens)]
     return step

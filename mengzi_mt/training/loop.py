@@ -14,12 +14,16 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 
 from mengzi_mt import __version__
-from mengzi_mt.config import Recipe, dump_recipe
+from mengzi_mt.config import Recipe, TrainingSettings, dump_recipe
+from mengzi_mt.data.batch import PackedBatch
 from mengzi_mt.data.examples import TextExample
+from mengzi_mt.data.flat import FlatBatch
 from mengzi_mt.data.mixture import Mixture
 from mengzi_mt.data.tokens import Encoder
 from mengzi_mt.errors import InputError, RunError, first_line
-from mengzi_mt.models.packed import token_losses
+from mengzi_mt.models.cross_entropy import LossSettings
+from mengzi_mt.models.flat import flat_loss
+from mengzi_mt.models.packed import packed_loss
 from mengzi_mt.models.t5 import parameter_count
 from mengzi_mt.training.batches import StepBatch, make_step_batch
 from mengzi_mt.training.checkpoint import (
@@ -94,12 +98,11 @@ def train(run: Run, *, resume: bool = True, validate: Validate | None = None) ->
     start = model.config.decoder_start_token_id
     for step in range(first_step, settings.steps):
         examples = run.mixture.examples(step * settings.batch, (step + 1) * settings.batch)
-        batch = make_step_batch(
-            examples, encoder, recipe.lengths, settings.micro_batch_tokens, start, settings.loss_weighting == "example"
-        )
+        per_example = settings.loss_weighting == "example"
+        batch = make_step_batch(examples, encoder, recipe.lengths, settings.micro_batch_tokens, start, per_example, settings.layout)
         rate = learning_rate(recipe.optimiser, step, settings.steps)
         set_learning_rate(optimiser, rate)
-        loss = accumulate(model, batch, settings.precision, settings.label_smoothing, device)
+        loss = accumulate(model, batch, settings, device)
         norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.optimiser.clip))
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise RunError(
@@ -144,9 +147,7 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def accumulate(
-    model: T5ForConditionalGeneration, batch: StepBatch, precision: str, label_smoothing: float, device: torch.device
-) -> float:
+def accumulate(model: T5ForConditionalGeneration, batch: StepBatch, settings: TrainingSettings, device: torch.device) -> float:
     """Gradients of the mean token loss over all micro-batches; returns that loss.
 
     Every micro-batch is divided by the target weight of the whole step, so the result is that of one big batch.
@@ -154,13 +155,21 @@ def accumulate(
     total = batch.weight
     loss = torch.zeros((), device=device)
     for part in batch.batches:
-        part = part.to(device)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
-            losses, weights = token_losses(model, part, label_smoothing)
-        mean = (losses * weights).sum() / total
+        mean = micro_batch_loss(model, part.to(device), settings)[0] / total
         mean.backward()
         loss += mean.detach()
     return float(loss)
+
+
+def micro_batch_loss(
+    model: T5ForConditionalGeneration, batch: PackedBatch | FlatBatch, settings: TrainingSettings
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weighted sum of the token losses of one forward pass, and each token's cross-entropy, in the recipe's precision."""
+    terms = LossSettings(settings.label_smoothing if model.training else 0.0, settings.z_loss if model.training else 0.0)
+    with torch.autocast(batch.labels.device.type, dtype=torch.bfloat16, enabled=settings.precision == "bfloat16"):
+        if isinstance(batch, FlatBatch):
+            return flat_loss(model, batch, terms, recompute=settings.recompute and model.training)
+        return packed_loss(model, batch, terms)
 
 
 @torch.no_grad()
@@ -170,13 +179,11 @@ def validation_loss(
     """Mean token loss of held-out examples, without dropout."""
     settings = recipe.training
     start = model.config.decoder_start_token_id
-    batch = make_step_batch(examples, encoder, recipe.lengths, settings.micro_batch_tokens, start)
+    batch = make_step_batch(examples, encoder, recipe.lengths, settings.micro_batch_tokens, start, layout=settings.layout)
     training, total = model.training, 0.0
     model.eval()
     for part in batch.batches:
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.precision == "bfloat16"):
-            losses, _ = token_losses(model, part.to(device))
-        total += float(losses.sum())
+        total += float(micro_batch_loss(model, part.to(device), settings)[1].sum())
     model.train(training)
     return total / sum(part.target_tokens for part in batch.batches)
 

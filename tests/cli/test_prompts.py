@@ -61,3 +61,66 @@ def test_check_of_one_task(command):
 )
 def test_wrong_names_are_one_paragraph(command, arguments, message):
     assert message in command("prompts", *arguments).refused()
+
+
+def test_check_as_annotations_of_a_workflow(command, tmp_path, monkeypatch):
+    folder = tmp_path / "own/prompts/eprstmt"
+    folder.mkdir(parents=True)
+    (folder / "templates.yaml").write_text(BROKEN, encoding="utf-8")
+    monkeypatch.setenv("MENGZI_MT_REGISTRY", str(tmp_path / "own"))
+    shown = command("prompts", "check", "eprstmt", "--format", "github", "--tokenizer", "none")
+    assert shown.code == 1
+    assert shown.out.startswith("::error file=prompts/eprstmt/templates.yaml,line=3,title=broken::it names 'sentnce'")
+    text = command("prompts", "check", "eprstmt", "--tokenizer", "none")
+    assert "error: prompts/eprstmt/templates.yaml:3, template 'broken': it names 'sentnce', which is no field" in text.out
+
+
+BROKEN = """\
+dataset: eprstmt
+templates:
+  0c8f4c0e-6a3e-4f0b-9c44-2d4f6f2a5b11: !Template
+    answer_choices: '@labels'
+    id: 0c8f4c0e-6a3e-4f0b-9c44-2d4f6f2a5b11
+    jinja: '{{ sentnce }}|||{{ answer_choices[label] }}'
+    metadata: !TemplateMetadata {original_task: true}
+    name: broken
+    reference: ''
+"""
+
+
+def test_an_id_of_another_task_is_an_error(command, tmp_path, monkeypatch):
+    folder = tmp_path / "own/prompts/eprstmt"
+    folder.mkdir(parents=True)
+    other = load_templates("tnews").templates[0].id
+    text = BROKEN.replace("0c8f4c0e-6a3e-4f0b-9c44-2d4f6f2a5b11", other).replace("sentnce", "sentence")
+    (folder / "templates.yaml").write_text(text, encoding="utf-8")
+    monkeypatch.setenv("MENGZI_MT_REGISTRY", str(tmp_path / "own"))
+    shown = command("prompts", "check", "eprstmt", "--tokenizer", "none")
+    assert shown.code == 1
+    assert "its id is that of a template of 'eprstmt'" in shown.out
+
+
+def test_stats_hold_the_registrys_promises(command):
+    stats = json.loads(command("prompts", "stats", "--json").out)
+    assert stats["total"]["tasks"] == 59
+    assert stats["total"]["templates"] >= 500
+    assert stats["total"]["fewest_of_a_task"] >= 8
+    assert all(line["for_evaluation"] >= 4 for line in stats["tasks"])
+    assert "templates of 1 tasks" in command("prompts", "stats", "tnews").out
+
+
+@pytest.mark.parametrize("name", task_names())
+def test_starter_of_every_task_passes_the_check(command, name, tmp_path, monkeypatch):
+    folder = tmp_path / "own"
+    path = folder / "prompts" / name / "templates.yaml"
+    assert command("prompts", "new", name, "--output", path).code == 0
+    assert "exists already" in command("prompts", "new", name, "--output", path).refused()
+    monkeypatch.setenv("MENGZI_MT_REGISTRY", str(folder))
+    shown = command("prompts", "check", name, "--tokenizer", "none")
+    assert shown.code == 0, shown.out
+
+
+def test_rows_are_shown_by_the_names_that_the_check_gives(command):
+    shown = command("prompts", "render", "eprstmt", "--row", "sample:sample.jsonl:3", "--template", "polarity_question")
+    assert "── eprstmt / polarity_question / sample.jsonl:3" in shown.out
+    assert "Did you mean" in command("prompts", "render", "eprstmt", "--row", "sample.jsonl:9999").refused()

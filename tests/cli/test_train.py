@@ -96,8 +96,8 @@ def test_a_dataset_of_ones_own_is_two_yaml_files(command, recipe, tmp_path, monk
     assert (entry["counts"]["read"], entry["templates"][0]["rendered"]) == (120, 120)
     assert "他觉得这茶好喝还是难喝？" in command("prompts", "render", "tea_reviews", "--data-dir", data.parent).out
 
-    overrides = ("mixture.tasks=[tea_reviews]", "data.source=files", f"data.dir={data.parent}", "training.steps=3")
-    trained = command("train", recipe, *overrides)
+    overrides = ("mixture.tasks=[tea_reviews]", "data.source=files", "training.steps=3")
+    trained = command("train", recipe, "--data-dir", data.parent, *overrides)
     assert trained.code == 0, trained.err
     manifest = json.loads((tmp_path / "run/final/mengzi_mt.json").read_text(encoding="utf-8"))
     assert manifest["step"] == 3

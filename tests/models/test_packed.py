@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from mengzi_mt.data.collate import collate
 from mengzi_mt.data.packing import PackedRow
 from mengzi_mt.data.tokens import TokenizedExample
-from mengzi_mt.models.packed import encode, head, segment_mask, token_losses
+from mengzi_mt.models.cross_entropy import LossSettings
+from mengzi_mt.models.packed import encode, head, packed_loss, segment_mask
 
 PAD = START = 0
 ROW = (40, 24)
@@ -23,11 +24,7 @@ def example(inputs, targets, weight=1.0):
 
 
 def rows_of(groups):
-    rows = [PackedRow(*ROW, [], *ROW) for _ in groups]
-    for row, group in zip(rows, groups, strict=True):
-        for item in group:
-            row.add(item)
-    return rows
+    return [PackedRow(*ROW, list(group)) for group in groups]
 
 
 def random_rows(sizes, seed):
@@ -53,7 +50,7 @@ def gradients(model, loss):
 def test_packed_loss_and_gradient_are_those_of_the_examples_alone(model, sizes, seed):
     model.eval()
     rows = random_rows(sizes, seed)
-    packed = token_losses(model, collate(rows, PAD, START))[0].sum()
+    packed = packed_loss(model, collate(rows, PAD, START))[0]
     alone = sum(plain_loss(model, item) for row in rows for item in row.examples)
     assert packed.item() == pytest.approx(alone.item(), rel=1e-5)
     expected = gradients(model, alone)
@@ -63,7 +60,7 @@ def test_packed_loss_and_gradient_are_those_of_the_examples_alone(model, sizes, 
 def losses_of_second(model, first, second):
     batch = collate(rows_of([[first, second]]), PAD, START)
     with torch.no_grad():
-        return token_losses(model.eval(), batch)[0][len(first.targets) :]
+        return packed_loss(model.eval(), batch)[1][len(first.targets) :]
 
 
 @pytest.mark.parametrize(
@@ -78,10 +75,9 @@ def test_nothing_leaks_from_one_example_into_the_next(model, first):
 
 def test_length_of_the_row_does_not_matter(model):
     item = example([5, 6, 7, 1], [8, 9, 1])
-    short, long = PackedRow(4, 3), PackedRow(40, 24)
-    short.add(item), long.add(item)
+    short, long = PackedRow(4, 3, [item]), PackedRow(40, 24, [item])
     with torch.no_grad():
-        a, b = (token_losses(model.eval(), collate([row], PAD, START))[0] for row in (short, long))
+        a, b = (packed_loss(model.eval(), collate([row], PAD, START))[1] for row in (short, long))
     torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
@@ -104,11 +100,13 @@ def test_weights_and_smoothing_follow_the_targets(model):
     rows = rows_of([[example([5, 1], [6, 1], 2.0), example([7, 1], [8, 9, 1], 0.5)]])
     batch = collate(rows, PAD, START)
     with torch.no_grad():
-        losses, weights = token_losses(model.eval(), batch)
-        smoothed, _ = token_losses(model, batch, label_smoothing=0.1)
-    assert weights.tolist() == [2.0, 2.0, 0.5, 0.5, 0.5]
-    assert losses.dtype == torch.float32 and losses.shape == smoothed.shape == (batch.target_tokens,)
-    assert not torch.allclose(losses, smoothed)
+        total, losses = packed_loss(model.eval(), batch)
+        smoothed, same = packed_loss(model, batch, LossSettings(label_smoothing=0.1))
+    weights = torch.tensor([2.0, 2.0, 0.5, 0.5, 0.5])
+    assert losses.dtype == torch.float32 and losses.shape == (batch.target_tokens,)
+    torch.testing.assert_close(total, (losses * weights).sum())
+    torch.testing.assert_close(losses, same)
+    assert not torch.allclose(total, smoothed)
 
 
 def test_tied_head_scales_and_an_untied_one_does_not(model):

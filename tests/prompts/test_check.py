@@ -138,3 +138,16 @@ def test_words_that_name_only_some_choices_are_a_warning():
 def test_answer_given_away_is_an_error():
     result = check("{{ text }}（{{ answer_choices[label] }}）|||{{ answer_choices[label] }}", "差评 ||| 好评")
     assert [finding.count for finding in result.findings.values() if "gives the answer away" in finding.message] == [2]
+
+
+def test_misspelt_metadata_is_an_error_and_foreign_metadata_is_not():
+    assert any(
+        "'skpi_if'" in message and "skip_if" in message for message in check("{{ text }}|||x", skpi_if="label == 1").findings
+    )
+    assert check("{{ text }}|||x", their_key=1).findings == {}
+
+
+def test_target_beside_the_choices_is_one_finding_with_examples():
+    rows = [(f"r{i}", {"text": f"第{i}", "label": 0}) for i in range(5)]
+    (finding,) = check("{{ text }}|||{{ text }}", "差 ||| 好", rows).findings.values()
+    assert (finding.count, finding.rows[0]) == (5, "r0 ('第0')")

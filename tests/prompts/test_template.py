@@ -1,5 +1,6 @@
 import pytest
 
+from mengzi_mt.errors import InputError
 from mengzi_mt.prompts.template import Template, TemplateMetadata
 
 LABELS = {"labels": ("差", "好"), "labels.review": ("差评", "好评")}
@@ -41,3 +42,24 @@ def test_choice_is_seeded_by_row_and_template():
 
 def test_equal_templates_share_one_compiled_form():
     assert template("a ||| b").compiled is template("a ||| b").compiled
+
+
+@pytest.mark.parametrize("shrink", [{"text": "middel"}, "text", 3])
+def test_wrong_shrink_is_refused(shrink):
+    with pytest.raises(InputError, match="`shrink` in the metadata"):
+        template(None, shrink=shrink).bound_to({})
+
+
+def test_label_lists_are_assigned_in_front():
+    sets = {"labels": ("差", "好'评"), "labels.formal": ("差评", "好评"), "intent": ("问", "答")}
+    bound = Template("1", "t", "{{ labels | join }}{{ labels_formal[0] }}{{ labels_intent[1] }}|||x").bound_to(sets)
+    assert bound.render({}).inputs == "差好'评差评答"
+    assert bound.jinja.startswith("{% set labels = ['差', '好\\'评'] %}")
+    own = Template("1", "t", "{% set labels = ['x'] %}{{ labels[0] }}|||x").bound_to(sets)
+    assert own.render({}).inputs == "x"
+
+
+def test_what_is_inserted_can_be_marked():
+    marked = Template("1", "t", "问{{ a }}：{{ answer_choices | join('/') }}|||x", "toy", "是 ||| 否").marking_inserted()
+    prompt = marked.render({"a": "甲"})
+    assert [prompt.inputs[a:b] for a, b, _ in prompt.shrinkable] == ["甲", "是/否"]

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM
 
 import mengzi_mt
-from mengzi_mt.config import LengthSettings, dump_recipe
+from mengzi_mt.config import LengthSettings, TrainingSettings, dump_recipe
 from mengzi_mt.data.examples import TextExample
 from mengzi_mt.data.tokens import Encoder
 from mengzi_mt.errors import InputError, RunError
@@ -53,9 +53,10 @@ def kill_at(monkeypatch, step):
     monkeypatch.setattr(loop, "accumulate", killed)
 
 
+@pytest.mark.parametrize("layout", ["flat", "packed"])
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("tokens", [1, 100, 150])
-def test_any_micro_batch_size_gives_the_same_gradient(tiny_model, tokenizer, tied, tokens):
+def test_any_micro_batch_size_gives_the_same_gradient(tiny_model, tokenizer, tied, tokens, layout):
     model = tiny_model(tied=tied).eval()
     texts = ["今天天气", "好", "公园里有很多人在散步", "一二三四五六"]
     examples = [TextExample(text, text[::-1], None, (), 0.5 + n, "a", "t", "r") for n, text in enumerate(texts * 6)]
@@ -63,8 +64,8 @@ def test_any_micro_batch_size_gives_the_same_gradient(tiny_model, tokenizer, tie
 
     def gradients(micro_batch_tokens):
         model.zero_grad()
-        batch = make_step_batch(examples, Encoder(tokenizer), lengths, micro_batch_tokens, 0)
-        loss = accumulate(model, batch, "float32", 0.0, CPU)
+        batch = make_step_batch(examples, Encoder(tokenizer), lengths, micro_batch_tokens, 0, layout=layout)
+        loss = accumulate(model, batch, TrainingSettings(steps=1), CPU)
         return len(batch.batches), loss, torch.cat([p.grad.flatten() for p in model.parameters()])
 
     whole, loss, expected = gradients(100_000)

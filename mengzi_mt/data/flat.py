@@ -1,0 +1,162 @@
+"""Flat batches: the tokens of many examples in one line, without padding, and the groups in which they attend.
+
+Linear layers see ``encoder_ids`` and ``decoder_ids`` as they are, one token after the other. Only attention needs to know where an
+example begins; examples of like length are neighbours and form a group, which is laid out as a small padded block for the time
+of the attention product alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mengzi_mt.data.tokens import TokenizedExample
+
+SLACK = 1.15
+"""How much longer the longest example of a group may be than its shortest."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a group: a range of the flat tokens, and its padded layout.
+
+    Attributes:
+        start: first flat token.
+        stop: after the last one.
+        length: tokens of the longest example.
+        gather: for each slot of the padded block the flat token that stands there, ``(examples * length,)``, counted from
+            ``start``; None where all examples are equally long and the range is the block.
+        scatter: for each flat token its slot, ``(stop - start,)``.
+        blocked: which slots are padding, ``(examples, length)``.
+    """
+
+    start: int
+    stop: int
+    length: int
+    gather: Tensor | None
+    scatter: Tensor | None
+    blocked: Tensor | None
+
+    def to(self, device: torch.device | str) -> Side:
+        """The same on another device."""
+        moved = [None if t is None else t.to(device, non_blocking=True) for t in (self.gather, self.scatter, self.blocked)]
+        return Side(self.start, self.stop, self.length, *moved)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Examples that attend as one block."""
+
+    examples: int
+    encoder: Side
+    decoder: Side
+
+
+@dataclass(frozen=True)
+class FlatBatch:
+    """Examples of one forward pass.
+
+    Attributes:
+        encoder_ids: ``(encoder tokens,)``.
+        decoder_ids: the target shifted right within its own example, ``(decoder tokens,)``.
+        labels: the target, ``(decoder tokens,)``.
+        weights: of each target token in the loss, float32, ``(decoder tokens,)``.
+        groups: in the order of the tokens.
+    """
+
+    encoder_ids: Tensor
+    decoder_ids: Tensor
+    labels: Tensor
+    weights: Tensor
+    groups: tuple[Group, ...]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of both sides; there is no padding."""
+        return len(self.encoder_ids) + len(self.decoder_ids)
+
+    @property
+    def slots(self) -> int:
+        """The same: every slot holds a token."""
+        return self.tokens
+
+    @property
+    def target_tokens(self) -> int:
+        """Tokens that the loss counts."""
+        return len(self.labels)
+
+    def to(self, device: torch.device | str) -> FlatBatch:
+        """The same on another device."""
+        ids, read, labels, weights = (
+            tensor.to(device, non_blocking=True) for tensor in (self.encoder_ids, self.decoder_ids, self.labels, self.weights)
+        )
+        groups = tuple(Group(group.examples, group.encoder.to(device), group.decoder.to(device)) for group in self.groups)
+        return FlatBatch(ids, read, labels, weights, groups)
+
+
+def flat_batches(examples: Sequence[TokenizedExample], tokens: int, start: int) -> Iterator[FlatBatch]:
+    """Batches of at most ``tokens`` tokens of both sides (always at least one example).
+
+    Args:
+        examples: of one optimiser step; they are sorted by length here, which changes no gradient of the whole step.
+        tokens: of one forward pass.
+        start: the decoder's start id.
+    """
+    waiting: list[TokenizedExample] = []
+    held = 0
+    for example in sorted(examples, key=lambda item: (-len(item.inputs), -len(item.targets))):
+        size = len(example.inputs) + len(example.targets)
+        if waiting and held + size > tokens:
+            yield flat_batch(waiting, start)
+            waiting, held = [], 0
+        waiting.append(example)
+        held += size
+    if waiting:
+        yield flat_batch(waiting, start)
+
+
+def flat_batch(examples: Sequence[TokenizedExample], start: int) -> FlatBatch:
+    """One batch of examples, in their order; neighbours of like length share a group."""
+    encoder = [token for example in examples for token in example.inputs]
+    labels = [token for example in examples for token in example.targets]
+    decoder = [token for example in examples for token in (start, *example.targets[:-1])]
+    weights = [example.weight for example in examples for _ in example.targets]
+    groups: list[Group] = []
+    source = target = 0
+    for members in _alike(examples):
+        sides = []
+        for begin, lengths in ((source, [len(m.inputs) for m in members]), (target, [len(m.targets) for m in members])):
+            sides.append(_side(begin, lengths))
+        source, target = sides[0].stop, sides[1].stop
+        groups.append(Group(len(members), sides[0], sides[1]))
+    ids, read, wanted = (torch.tensor(values, dtype=torch.long) for values in (encoder, decoder, labels))
+    return FlatBatch(ids, read, wanted, torch.tensor(weights, dtype=torch.float32), tuple(groups))
+
+
+def _alike(examples: Sequence[TokenizedExample]) -> Iterator[list[TokenizedExample]]:
+    """Runs of neighbours whose encoder lengths differ by at most :data:`SLACK`."""
+    members: list[TokenizedExample] = []
+    for example in examples:
+        lengths = [len(member.inputs) for member in [*members[:1], *members[-1:], example]]
+        if members and max(lengths) > SLACK * min(lengths):
+            yield members
+            members = []
+        members.append(example)
+    if members:
+        yield members
+
+
+def _side(start: int, lengths: Sequence[int]) -> Side:
+    total, longest = sum(lengths), max(lengths)
+    if total == longest * len(lengths):
+        return Side(start, start + total, longest, None, None, None)
+    sizes = torch.tensor(lengths)
+    places = torch.arange(longest)
+    inside = places[None, :] < sizes[:, None]
+    offsets = torch.cumsum(sizes, 0) - sizes
+    gather = torch.where(inside, offsets[:, None] + places[None, :], 0)
+    scatter = torch.nonzero(inside.flatten())[:, 0]
+    return Side(start, start + total, longest, gather.flatten(), scatter, ~inside)
