@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -45,18 +46,57 @@ class ModelSettings(Settings):
         return self
 
 
+class LengthSettings(Settings):
+    """Limits of an example and lengths of the rows that examples are packed into, in tokens."""
+
+    max_input: int = Field(512, ge=8)
+    max_target: int = Field(128, ge=4)
+    rows: tuple[tuple[int, int], ...] = Field(
+        ((128, 16), (512, 16), (512, 32), (512, 48), (512, 64), (512, 96), (512, 160)),
+        min_length=1,
+        description="Row lengths (encoder, decoder) to choose from; `mengzi-mt data lengths` proposes some for a mixture.",
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> LengthSettings:
+        if list(self.rows) != sorted(set(self.rows)):
+            raise ValueError("the row lengths must rise")
+        if not any(inputs >= self.max_input and targets >= self.max_target for inputs, targets in self.rows):
+            raise ValueError("one row length must hold an example of max_input and max_target tokens")
+        return self
+
+
+Strategy = Literal["proportional", "temperature", "equal", "explicit"]
+
+
+class MixtureStage(Settings):
+    """A stretch of steps that differs from the rest of the mixture in what is given here."""
+
+    until_step: int | None = Field(None, ge=1, description="First step after the stage; the last stage has none.")
+    tasks: tuple[str, ...] | None = Field(None, min_length=1, description="Some of the mixture's tasks.")
+    strategy: Strategy | None = None
+    cap: int | None = None
+    temperature: float | None = None
+    rates: dict[str, float] | None = None
+    lengths: LengthSettings | None = Field(None, description="In place of the recipe's `lengths`.")
+
+
 class MixtureSettings(Settings):
     """Which tasks and templates, at which rates."""
 
     tasks: tuple[str, ...] = Field(min_length=1)
-    strategy: Literal["proportional", "temperature", "equal", "explicit"] = "proportional"
+    strategy: Strategy = "proportional"
     cap: int = Field(500_000, ge=1, description="Rows that a task counts as at most (examples-proportional mixing).")
-    temperature: float = Field(1.0, gt=0, description="Rates are raised to 1/temperature.")
+    cap_per: Literal["task", "template"] = Field(
+        "task", description="`task`: min(rows, cap), as T5. `template`: every template counts as a task of its own, as T0."
+    )
+    temperature: float = Field(1.0, gt=0, allow_inf_nan=False, description="Rates are raised to 1/temperature.")
     rates: dict[str, float] = Field({}, description="Rates per task, for `explicit`.")
     templates: dict[str, tuple[str, ...]] = Field({}, description="Template names per task; all by default.")
     original_only: bool = Field(False, description="Only templates of the task's intended use.")
     rows_per_task: int | None = Field(None, ge=1, description="At most so many training rows a task.")
     allow_zero_shot_tasks: bool = False
+    stages: tuple[MixtureStage, ...] = Field((), description="Curriculum: what differs, by ranges of steps.")
 
     @field_validator("rates")
     @classmethod
@@ -67,32 +107,53 @@ class MixtureSettings(Settings):
         return rates
 
     @model_validator(mode="after")
-    def _explicit(self) -> MixtureSettings:
+    def _consistent(self) -> MixtureSettings:
         if len(set(self.tasks)) != len(self.tasks):
             raise ValueError("a task is named twice")
-        if self.strategy == "explicit" and set(self.rates) != set(self.tasks):
-            raise ValueError("`explicit` needs `rates` for exactly the tasks of the mixture")
+        for key in ("rates", "templates"):
+            for name in getattr(self, key):
+                if name not in self.tasks:
+                    raise ValueError(f"`{key}` names {name!r}, which is not among `tasks`. {nearest(name, self.tasks)}")
+        missing = [name for name in self.tasks if name not in self.rates]
+        if self.strategy == "explicit" and missing:
+            raise ValueError(f"`explicit` needs `rates` for every task; there is none for {', '.join(missing)}")
+        if self.strategy != "explicit" and self.rates:
+            raise ValueError(f"`rates` are given, but the strategy is `{self.strategy}`; set `strategy: explicit`, or remove them")
+        self._check_stages()
         return self
 
+    def _check_stages(self) -> None:
+        ends = [stage.until_step for stage in self.stages[:-1]]
+        if any(end is None for end in ends) or ends != sorted({end for end in ends if end}):
+            raise ValueError("every stage but the last needs an `until_step`, and they must rise")
+        if self.stages and self.stages[-1].until_step is not None:
+            raise ValueError("the last stage lasts to the end and has no `until_step`")
+        drawn = {name for number in range(len(self.stages)) for name in self.at_stage(number).tasks}
+        if self.stages and drawn != set(self.tasks):
+            raise ValueError(f"no stage draws from {', '.join(sorted(set(self.tasks) - drawn))}")
 
-class LengthSettings(Settings):
-    """Limits of an example and lengths of the rows that examples are packed into, in tokens."""
+    def at_stage(self, number: int) -> MixtureSettings:
+        """The settings of one stage. What it does not give it takes from the mixture; a strategy of its own starts afresh.
 
-    max_input: int = Field(512, ge=8)
-    max_target: int = Field(128, ge=4)
-    rows: tuple[tuple[int, int], ...] = Field(
-        ((256, 32), (512, 64), (512, 128)),
-        min_length=1,
-        description="Row lengths (encoder, decoder); an example goes to the first that holds both of its sides.",
-    )
-
-    @model_validator(mode="after")
-    def _fits(self) -> LengthSettings:
-        if list(self.rows) != sorted(set(self.rows)):
-            raise ValueError("the row lengths must rise")
-        if not any(inputs >= self.max_input and targets >= self.max_target for inputs, targets in self.rows):
-            raise ValueError("one row length must hold an example of max_input and max_target tokens")
-        return self
+        Raises:
+            ValueError: the stage names a task that the mixture lacks, or its settings are not consistent.
+        """
+        given = self.stages[number].model_dump(exclude_none=True, exclude={"until_step", "lengths"})
+        inherited = self.model_dump(exclude={"stages"})
+        tasks = given.get("tasks", self.tasks)
+        for name in tasks:
+            if name not in self.tasks:
+                raise ValueError(f"a stage names the task {name!r}, which is not among `tasks`. {nearest(name, self.tasks)}")
+        if given.get("strategy", self.strategy) != self.strategy:
+            inherited["rates"] = {}
+        for key in ("rates", "templates"):
+            inherited[key] = {name: value for name, value in inherited[key].items() if name in tasks}
+        try:
+            return MixtureSettings.model_validate({**inherited, **given})
+        except ValidationError as error:
+            where = ".".join(str(part) for part in error.errors()[0]["loc"])
+            message = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise ValueError(f"stage {number + 1}{', ' + where if where else ''}: {message}") from error
 
 
 class OptimiserSettings(Settings):
@@ -197,6 +258,16 @@ class Recipe(Settings):
         """Where the run writes."""
         return Path(self.output or f"runs/{self.name}")
 
+    def stage_starts(self) -> list[int]:
+        """The first step of each stage of the mixture; without stages, one that begins at 0."""
+        return [0, *(stage.until_step for stage in self.mixture.stages[:-1] if stage.until_step is not None)]
+
+    def lengths_at(self, step: int) -> LengthSettings:
+        """Limits and row lengths of optimiser step ``step`` (counted from 0)."""
+        stages = self.mixture.stages
+        own = stages[bisect_right(self.stage_starts(), step) - 1].lengths if stages else None
+        return own or self.lengths
+
 
 def find_recipe(name: str | Path) -> Path:
     """The recipe's file: a path as given, or the name of a shipped one."""
@@ -257,6 +328,13 @@ def _is_number(text: str) -> bool:
     return any(c.isdigit() for c in text)
 
 
+def _section(annotation: Any) -> Any:
+    """The settings in an annotation such as ``Stage | None`` or ``tuple[Stage, ...]``."""
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return annotation
+    return next(found for inner in get_args(annotation) if (found := _section(inner)) is not None) if get_args(annotation) else None
+
+
 def _recipe_error(path: Path, error: ValidationError) -> InputError:
     first = error.errors()[0]
     location = [str(part) for part in first["loc"]]
@@ -264,8 +342,7 @@ def _recipe_error(path: Path, error: ValidationError) -> InputError:
     if first["type"] == "extra_forbidden":
         section: Any = Recipe
         for part in location[:-1]:
-            annotation = section.model_fields[part].annotation
-            section = next((kind for kind in get_args(annotation) if kind is not type(None)), annotation)  # of an optional section
+            section = section if part.isdigit() else _section(section.model_fields[part].annotation)
         return InputError(f"Unknown key {location[-1]!r}", where=where, fix=nearest(location[-1], section.model_fields))
     message = first["msg"].removeprefix("Value error, ")
     return InputError(

@@ -56,6 +56,30 @@ def test_override_is_read_as_yaml(recipe_file, override, value):
         ("mixture.tasks=[a, a]", "mixture", "named twice"),
         ("mixture.strategy=explicit", "mixture", "needs `rates`"),
         ("mixture.rates.lcqmc=0", "mixture.rates", "positive number"),
+        ("mixture.rates.lcqmc=-1", "mixture.rates", "the rate of 'lcqmc' is -1.0; it must be a positive number"),
+        ("mixture.rates.lcqmc=.nan", "mixture.rates", "the rate of 'lcqmc' is nan; it must be a positive number"),
+        ("mixture.rates.lcqmc=.inf", "mixture.rates", "positive number"),
+        ("mixture.rates={lcqmc: 1}", "mixture", "set `strategy: explicit`, or remove them"),
+        ("mixture={tasks: [lcqmc, cmnli], strategy: explicit, rates: {lcqmc: 1}}", "mixture", "there is none for cmnli"),
+        ("mixture={tasks: [lcqmc], strategy: explicit, rates: {lcqm: 1, lcqmc: 1}}", "mixture", "Did you mean 'lcqmc'"),
+        ("mixture.templates={lcqm: [a]}", "mixture", "`templates` names 'lcqm', which is not among `tasks`"),
+        ("mixture.temperature=0", "mixture.temperature", "greater than 0"),
+        ("mixture.temperature=.nan", "mixture.temperature", "finite number"),
+        ("mixture.temperature=.inf", "mixture.temperature", "finite number"),
+        ("mixture.cap=0", "mixture.cap", "greater than or equal to 1"),
+        ("mixture.stages=[{until_step: 5}, {until_step: 5}, {}]", "mixture", "they must rise"),
+        ("mixture.stages=[{}, {}]", "mixture", "every stage but the last needs an `until_step`"),
+        ("mixture.stages=[{until_step: 5}]", "mixture", "the last stage lasts to the end"),
+        ("mixture.stages=[{tasks: [lcqm]}]", "mixture", "Did you mean 'lcqmc'"),
+        ("mixture.stages=[{tasks: [lcqmc]}]", "mixture", "no stage draws from cmnli"),
+        ("mixture.stages=[{strategy: explicit}]", "mixture", "stage 1: `explicit` needs `rates`"),
+        (
+            "mixture.stages=[{strategy: explicit, rates: {lcqmc: 0, cmnli: 1}}]",
+            "mixture",
+            "stage 1, rates: the rate of 'lcqmc' is 0.0",
+        ),
+        ("mixture.stages=[{until_stop: 5}]", "mixture.stages.0.until_stop", "Did you mean 'until_step'"),
+        ("mixture.stages=[{lengths: {max_inputs: 5}}]", "mixture.stages.0.lengths.max_inputs", "Did you mean 'max_input'"),
         ("name=a/b", "name", "pattern"),
         ("stopping.patience=3", "(whole recipe)", "training.validate_every"),
         ("training.ema=1.0", "training.ema", "less than 1"),
@@ -81,6 +105,34 @@ def test_row_lengths_must_rise_and_hold_the_longest_example():
         LengthSettings(rows=((512, 128), (256, 32)))
     with pytest.raises(ValueError, match="must hold"):
         LengthSettings(max_input=64, max_target=16, rows=((64, 8), (32, 16))[::-1])
+
+
+def staged(recipe_file, *stages):
+    return load_recipe(recipe_file, [f"mixture.stages=[{', '.join(stages)}]"])
+
+
+def test_a_stage_takes_from_the_mixture_what_it_does_not_give(recipe_file):
+    first = "{until_step: 5, tasks: [lcqmc], lengths: {max_input: 64, max_target: 16, rows: [[64, 16]]}}"
+    recipe = staged(recipe_file, first, "{until_step: 8, strategy: explicit, rates: {lcqmc: 1, cmnli: 3}}", "{cap: 7}")
+    assert recipe.stage_starts() == [0, 5, 8]
+    stages = [recipe.mixture.at_stage(number) for number in range(3)]
+    assert [stage.tasks for stage in stages] == [("lcqmc",), ("lcqmc", "cmnli"), ("lcqmc", "cmnli")]
+    assert [stage.strategy for stage in stages] == ["proportional", "explicit", "proportional"]
+    assert (stages[1].rates, [stage.cap for stage in stages]) == ({"lcqmc": 1, "cmnli": 3}, [500_000, 500_000, 7])
+    assert [recipe.lengths_at(step).max_input for step in (0, 4, 5, 10**6)] == [64, 64, 512, 512]
+    assert Recipe.model_validate(yaml.safe_load(dump_recipe(recipe))) == recipe
+
+
+def test_a_stage_of_an_explicit_mixture_keeps_the_rates_of_its_tasks(recipe_file):
+    mixture = "mixture={tasks: [a, b, c], strategy: explicit, rates: {a: 1, b: 2, c: 3}, stages: [%s]}"
+    stages = "{until_step: 2, tasks: [a, c]}, {until_step: 3, strategy: equal}, {}"
+    recipe = load_recipe(recipe_file, [mixture % stages])
+    assert [recipe.mixture.at_stage(number).rates for number in range(3)] == [{"a": 1, "c": 3}, {}, {"a": 1, "b": 2, "c": 3}]
+
+
+def test_without_stages_there_is_one(recipe_file):
+    recipe = load_recipe(recipe_file)
+    assert (recipe.stage_starts(), recipe.lengths_at(3)) == ([0], recipe.lengths)
 
 
 def test_recipe_does_not_change_after_reading(recipe_file):

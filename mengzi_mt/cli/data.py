@@ -17,6 +17,7 @@ from mengzi_mt.cli.common import AsJson, DataDir, DataKind, DataMapOption, data_
 from mengzi_mt.errors import InputError
 
 if TYPE_CHECKING:
+    from mengzi_mt.data.row_lengths import Fill
     from mengzi_mt.tasks.rows import DataSource
     from mengzi_mt.tasks.task import Task
 
@@ -245,6 +246,67 @@ def _plain_progress(total: int) -> Started:
         return lambda _: None
 
     return started
+
+
+@app.command("lengths")
+def lengths(
+    recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of a shipped one.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key.path=value")] = None,
+    encoder: Annotated[int | None, typer.Option(help="Encoder length of the rows; by default lengths.max_input.")] = None,
+    wanted: Annotated[float, typer.Option(help="Share of token slots that shall hold tokens.")] = 0.98,
+    most: Annotated[int, typer.Option(help="Number of row lengths.")] = 8,
+    examples: Annotated[int, typer.Option(help="Examples of the mixture to measure.")] = 8_192,
+    tokenizer: Annotated[str | None, typer.Option(help="Folder or hub name; by default the recipe's.")] = None,
+    data_dir: DataDir = None,
+    data_map: DataMapOption = None,
+    data: DataKind = None,
+    as_json: AsJson = False,
+) -> None:
+    """How full the recipe's rows get, and which row lengths would get fuller (for the recipe key lengths.rows)."""
+    from dataclasses import asdict
+
+    from mengzi_mt.config import load_recipe
+    from mengzi_mt.data.row_lengths import measure_fill, propose_rows, token_lengths
+    from mengzi_mt.data.tokens import Encoder, Limits
+    from mengzi_mt.models.tokenizer import load_tokenizer
+    from mengzi_mt.resources import resolve
+    from mengzi_mt.training.setup import TRAIN_TOKENIZER, read_mixture
+
+    loaded = load_recipe(recipe, overrides)
+    name = tokenizer or loaded.model.tokenizer or loaded.model.init
+    if name is None or name == TRAIN_TOKENIZER:
+        raise InputError("The recipe trains its tokenizer", where="model.tokenizer", fix="give one with --tokenizer")
+    mixture = read_mixture(loaded, data_source(data or loaded.data.source, data_dir, data_map or loaded.data.map))
+    limits, batch = loaded.lengths, loaded.training.batch
+    step = min(batch, examples)
+    tokens = Encoder(load_tokenizer(resolve(name)))
+    inputs, targets = token_lengths(mixture.examples(0, examples), tokens, Limits(limits.max_input, limits.max_target))
+    now = measure_fill(inputs, targets, limits.rows, step)
+    most_tokens = (limits.max_input, limits.max_target)
+    found = list(propose_rows(inputs, targets, encoder or limits.max_input, most_tokens, step, wanted, most))
+    lines = [("now", limits.rows, now), *(("", rows, fill) for rows, fill in found)]
+    if as_json:
+        print_json([{"rows": rows, **asdict(fill)} for _, rows, fill in lines])
+        return
+    title = (
+        f"{len(inputs):,} examples of {sum(inputs) / len(inputs):.1f} input and {sum(targets) / len(targets):.1f} target tokens; "
+        f"steps of {step}; share of slots that hold tokens"
+    )
+    columns = ("", "lengths.rows", "both sides", "encoder", "decoder", "rows a step")
+    print_table(
+        title,
+        columns,
+        [(mark, _list(rows), *_shares(fill), f"{fill.rows_per_step:.1f}") for mark, rows, fill in lines],
+        columns[2:],
+    )
+
+
+def _list(rows: tuple[tuple[int, int], ...]) -> str:
+    return str([list(row) for row in rows])
+
+
+def _shares(fill: Fill) -> tuple[str, str, str]:
+    return f"{fill.both:.1%}", f"{fill.encoder:.1%}", f"{fill.decoder:.1%}"
 
 
 def _described(source: DataSource) -> dict[str, Any]:

@@ -1,28 +1,20 @@
-"""Mixtures: which task, template and row stands at which position. A pure function of (seed, position).
-
-Positions are dealt in blocks. Within a block every task gets its exact quota (the difference of the rounded cumulative
-rates), shuffled by the block's own seed; so the number of a task's examples before any position is known without
-replaying, and a run resumes at step *n* at once, on any number of workers.
-"""
+"""Mixtures: the rows and templates of several tasks, drawn by the sampler and rendered. A pure function of (seed, position)."""
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
 from mengzi_mt.config import MixtureSettings
 from mengzi_mt.data.examples import TextExample, render_example, usable
+from mengzi_mt.data.sampling import Draws, Sampler, Source, Stage
 from mengzi_mt.errors import InputError
 from mengzi_mt.prompts.template import Template
 from mengzi_mt.tasks.rows import Row
 from mengzi_mt.tasks.task import Task
-
-BLOCK = 4_096
 
 
 @dataclass(frozen=True)
@@ -36,6 +28,13 @@ class Pool:
     def templates_for(self, row: Row) -> list[Template]:
         """The templates that can use the row, in order."""
         return [template for template in self.templates if usable(template, row)]
+
+    def source(self) -> Source:
+        """The pool as the sampler sees it."""
+        table = None
+        if any(template.skip_if for template in self.templates):
+            table = np.array([[usable(template, row) for template in self.templates] for row in self.rows])
+        return Source(self.task.name, len(self.rows), len(self.templates), table)
 
 
 def make_pool(task: Task, rows: Sequence[Row], templates: Sequence[Template]) -> Pool:
@@ -54,96 +53,89 @@ def make_pool(task: Task, rows: Sequence[Row], templates: Sequence[Template]) ->
     return Pool(task, tuple(kept), tuple(templates))
 
 
-def mixing_rates(sizes: Mapping[str, int], settings: MixtureSettings) -> dict[str, float]:
-    """Rates that sum to 1, one a task.
+def mixing_rates(
+    sizes: Mapping[str, int], settings: MixtureSettings, templates: Mapping[str, int] | None = None
+) -> dict[str, float]:
+    """Rates of the tasks of ``settings`` that sum to 1.
 
-    ``proportional`` is T5's examples-proportional mixing, r = min(rows, cap) (arXiv:1910.10683, section 3.5.2);
-    ``temperature`` raises those to 1/T before normalising.
+    ``proportional`` is examples-proportional mixing. With ``cap_per: task`` a task counts as r = min(rows, cap) examples
+    (T5, arXiv:1910.10683, section 3.5.2). With ``cap_per: template`` every template is a task of its own that counts as
+    its rows, or where they are more than the cap as floor(cap / templates), so that r = templates times that (T0,
+    arXiv:2110.08207, section 5, and ``t0/seqio_tasks/tasks.py``). ``temperature`` raises r to 1/T.
+
+    Args:
+        sizes: rows per task.
+        settings: strategy and tasks.
+        templates: templates per task, for ``cap_per: template``.
+
+    Raises:
+        InputError: a rate that is too small to be drawn.
     """
     if settings.strategy == "equal":
-        raw = dict.fromkeys(sizes, 1.0)
+        logs = dict.fromkeys(settings.tasks, 0.0)
     elif settings.strategy == "explicit":
-        raw = {name: settings.rates[name] for name in sizes}
+        logs = {name: math.log(settings.rates[name]) for name in settings.tasks}
     else:
-        power = 1 / settings.temperature if settings.strategy == "temperature" else 1.0
-        raw = {name: float(min(size, settings.cap)) ** power for name, size in sizes.items()}
+        temperature = settings.temperature if settings.strategy == "temperature" else 1.0
+        counted = {name: _counted(sizes[name], (templates or {}).get(name, 1), settings) for name in settings.tasks}
+        logs = {name: math.log(count) / temperature for name, count in counted.items()}
+    highest = max(logs.values())
+    raw = {name: math.exp(log - highest) for name, log in logs.items()}
     total = sum(raw.values())
+    for name, rate in raw.items():
+        if rate / total < 1e-9:
+            raise InputError(
+                f"The task {name!r} has the rate {rate / total:.1e}: it would never be drawn", where="mixture",
+                fix="take it out of the mixture, or raise its rate or the temperature",
+            )  # fmt: skip
     return {name: rate / total for name, rate in raw.items()}
 
 
-def _seed(*parts: object) -> int:
-    return int.from_bytes(hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()[:8], "big")
-
-
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """What stands at one position."""
-
-    task: int
-    row: int
-    template: Template
+def _counted(rows: int, templates: int, settings: MixtureSettings) -> int:
+    if settings.cap_per == "task":
+        return min(rows, settings.cap)
+    return templates * (rows if rows <= settings.cap else max(1, settings.cap // templates))
 
 
 class Mixture:
-    """An endless, seeded sequence of examples over several pools."""
+    """An endless, seeded sequence of examples over several pools.
 
-    def __init__(self, pools: Sequence[Pool], rates: Mapping[str, float], seed: int) -> None:
+    Args:
+        pools: what is drawn from.
+        rates: rates by task, or stages with rates of their own.
+        seed: another seed draws otherwise.
+    """
+
+    def __init__(self, pools: Sequence[Pool], rates: Mapping[str, float] | Sequence[Stage], seed: int) -> None:
         self.pools = list(pools)
-        self.rates = [rates[pool.task.name] for pool in self.pools]
         self.seed = seed
-        self._cumulative = np.cumsum(np.array(self.rates, dtype=np.float64))
-        self._cumulative[-1] = 1.0
-        self._block = lru_cache(maxsize=2)(self._deal_block)
-        self._order = lru_cache(maxsize=4 * len(self.pools))(self._shuffled_rows)
+        self.stages = [Stage(rates)] if isinstance(rates, Mapping) else list(rates)
+        self.sampler = Sampler([pool.source() for pool in self.pools], self.stages, seed)
 
-    def draws_before(self, position: int) -> list[int]:
-        """How many examples of each pool stand before ``position``, a multiple of :data:`BLOCK`."""
-        reached = np.floor(self._cumulative * position + 0.5).astype(np.int64)
-        return [int(count) for count in np.diff(reached, prepend=0)]
+    @property
+    def rates(self) -> list[float]:
+        """The rate of each pool in the last stage, which goes on for ever."""
+        return [self.stages[-1].rates.get(pool.task.name, 0.0) for pool in self.pools]
 
-    def draw(self, position: int) -> Draw:
-        """The task, row and template at a position."""
-        tasks, ranks = self._block(position // BLOCK)
-        offset = position % BLOCK
-        task, rank = int(tasks[offset]), int(ranks[offset])
-        pool = self.pools[task]
-        epoch, place = divmod(rank, len(pool.rows))
-        row = int(self._order(task, epoch)[place])
-        templates = pool.templates_for(pool.rows[row])
-        first = _seed(self.seed, "template", pool.task.name, pool.rows[row].row_id)
-        return Draw(task, row, templates[(first + epoch) % len(templates)])
+    def draws(self, positions: range) -> Draws:
+        """Indices of pool, row and template at the positions."""
+        return self.sampler.draws(positions)
 
     def example(self, position: int) -> TextExample:
         """The rendered example at a position."""
-        draw = self.draw(position)
-        pool = self.pools[draw.task]
-        return render_example(pool.task, draw.template, pool.rows[draw.row])
+        return next(self.examples(position, position + 1))
 
-    def examples(self, start: int, stop: int) -> Iterator[TextExample]:
-        """The rendered examples at positions ``start`` to ``stop - 1``."""
-        for position in range(start, stop):
-            yield self.example(position)
+    def examples(self, start: int, stop: int, step: int = 1) -> Iterator[TextExample]:
+        """The rendered examples at positions ``start`` to ``stop - 1``, every ``step``-th."""
+        for number, row, template in zip(*(array.tolist() for array in self.draws(range(start, stop, step))), strict=True):
+            pool = self.pools[number]
+            yield render_example(pool.task, pool.templates[template], pool.rows[row])
 
     def counts(self, start: int, stop: int) -> dict[str, dict[str, int]]:
-        """Exact number of examples per task and template between two positions, by replaying the draws."""
-        counter: Counter[tuple[str, str]] = Counter()
-        for position in range(start, stop):
-            draw = self.draw(position)
-            counter[self.pools[draw.task].task.name, draw.template.name] += 1
-        table: dict[str, dict[str, int]] = {}
-        for (task, template), count in sorted(counter.items()):
-            table.setdefault(task, {})[template] = count
-        return table
-
-    def _deal_block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
-        """For every position of a block: its pool, and how many of that pool's examples stand before it."""
-        start = self.draws_before(block * BLOCK)
-        stop = self.draws_before((block + 1) * BLOCK)
-        tasks = np.repeat(np.arange(len(self.pools)), [b - a for a, b in zip(start, stop, strict=True)])
-        ranks = np.concatenate([np.arange(a, b) for a, b in zip(start, stop, strict=True)])
-        order = np.random.default_rng(_seed(self.seed, "block", block)).permutation(len(tasks))
-        return tasks[order], ranks[order]
-
-    def _shuffled_rows(self, task: int, epoch: int) -> np.ndarray:
-        pool = self.pools[task]
-        return np.random.default_rng(_seed(self.seed, "rows", pool.task.name, epoch)).permutation(len(pool.rows))
+        """Exact number of examples per task and template between two positions; templates that are not drawn are left out."""
+        table = {}
+        for pool, counts in zip(self.pools, self.sampler.counts(start, stop), strict=True):
+            drawn = {template.name: int(count) for template, count in zip(pool.templates, counts, strict=True) if count}
+            if drawn:
+                table[pool.task.name] = dict(sorted(drawn.items()))
+        return dict(sorted(table.items()))

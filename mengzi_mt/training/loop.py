@@ -141,7 +141,7 @@ def _run_steps(run: Run, state: _State, first_step: int, encoder: Encoder, devic
             examples = run.mixture.examples(step * settings.batch, (step + 1) * settings.batch)
             per_example = settings.loss_weighting == "example"
             batch = make_step_batch(
-                examples, encoder, recipe.lengths, settings.micro_batch_tokens, start, per_example, settings.layout
+                examples, encoder, recipe.lengths_at(step), settings.micro_batch_tokens, start, per_example, settings.layout
             )
         rate = learning_rate(recipe.optimiser, step, settings.steps)
         set_learning_rate(state.optimiser, rate)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 
 from mengzi_mt.config import ModelSettings, Recipe
 from mengzi_mt.data.examples import TextExample, bound_templates, render_example, select_templates
-from mengzi_mt.data.mixture import Mixture, make_pool, mixing_rates
+from mengzi_mt.data.mixture import Mixture, Pool, make_pool, mixing_rates
+from mengzi_mt.data.sampling import Stage
 from mengzi_mt.data.view import RowFilter, load_view
 from mengzi_mt.errors import InputError
 from mengzi_mt.models.t5 import build_model, load_model
@@ -47,8 +49,7 @@ def set_up(recipe: Recipe, source: DataSource) -> Run:
         validation[task.name] = validation_examples(task, held_out, templates, recipe.data.validation_rows)
         data[task.name] = describe_rows(rows, task) | {"excluded": row_filter.account(task)}
         warn(row_filter.warning(task))
-    sizes = {pool.task.name: len(pool.rows) for pool in pools}
-    mixture = Mixture(pools, mixing_rates(sizes, recipe.mixture), recipe.seed)
+    mixture = Mixture(pools, mixture_stages(pools, recipe), recipe.seed)
     tokenizer = make_tokenizer(recipe, mixture)
     return Run(
         recipe=recipe,
@@ -62,8 +63,40 @@ def set_up(recipe: Recipe, source: DataSource) -> Run:
             "data_source": source.kind,
             "data_map": source.data_map.name if source.data_map else None,
             "templates": {task.name: bound_templates(task).content_hash() for task in tasks},
+            "mixture_stages": [
+                {"from_step": step, "rates": dict(stage.rates)}
+                for step, stage in zip(recipe.stage_starts(), mixture.stages, strict=True)
+            ],
         },
     )
+
+
+def read_mixture(recipe: Recipe, source: DataSource) -> Mixture:
+    """The mixture of a recipe alone, without model and tokenizer, for measuring it.
+
+    Raises:
+        InputError: as :func:`set_up`.
+    """
+    tasks = [get_task(name) for name in recipe.mixture.tasks]
+    refuse_zero_shot(tasks, recipe)
+    row_filter = RowFilter(load_view(Path(recipe.data.exclude)) if recipe.data.exclude else None, source)
+    pools = [
+        make_pool(task, row_filter.load_rows(task, "train", recipe.mixture.rows_per_task).rows, training_templates(task, recipe))
+        for task in tasks
+    ]
+    return Mixture(pools, mixture_stages(pools, recipe), recipe.seed)
+
+
+def mixture_stages(pools: Sequence[Pool], recipe: Recipe) -> list[Stage]:
+    """The stages of a recipe's mixture in positions: step ``n`` begins at position ``n`` times ``training.batch``."""
+    settings, batch = recipe.mixture, recipe.training.batch
+    sizes = {pool.task.name: len(pool.rows) for pool in pools}
+    templates = {pool.task.name: len(pool.templates) for pool in pools}
+    staged = [settings.at_stage(number) for number in range(len(settings.stages))] or [settings]
+    return [
+        Stage(mixing_rates(sizes, stage, templates), step * batch)
+        for step, stage in zip(recipe.stage_starts(), staged, strict=True)
+    ]
 
 
 def warn(message: str | None) -> None:

@@ -101,3 +101,21 @@ def test_stats_refuses(command, root):
     assert "Did you mean 'lcqmc'" in command("data", "stats", "lcqm").refused()
     assert "nothing for the task 'finre'" in command("data", "stats", "finre", "--data-dir", root).refused()
     assert "No tokenizer can be loaded" in command("data", "stats", "lcqmc", "--tokenizer", "none/at-all").refused()
+
+
+def test_lengths_proposes_rows_for_a_recipe(command, tokenizer_dir, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "{name: try, data: {source: sample}, model: {shape: micro, tokenizer: train}, training: {steps: 1, batch: 32},"
+        " mixture: {tasks: [lcqmc, finre]}, lengths: {max_input: 256, max_target: 32, rows: [[256, 32]]}}",
+        encoding="utf-8",
+    )
+    arguments = ("data", "lengths", path, "--examples", "128", "--most", "3")
+    assert "give one with --tokenizer" in command(*arguments).refused()
+    lines = json.loads(command(*arguments, "--tokenizer", tokenizer_dir, "--json").out)
+    assert lines[0]["rows"] == [[256, 32]]
+    assert [len(line["rows"]) for line in lines[1:]] == [1, 2, 3]
+    assert lines[0]["both"] < lines[-1]["both"] <= 1
+    shown = command(*arguments, "--tokenizer", tokenizer_dir, "mixture.tasks=[lcqmc]").out
+    assert "steps of 32" in shown and f"{[[256, 32]]}" in shown
+    assert "do not hold an input of 256" in command(*arguments, "--tokenizer", tokenizer_dir, "--encoder", "128").refused()

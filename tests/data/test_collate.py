@@ -6,10 +6,9 @@ from mengzi_mt.data.tokens import TokenizedExample
 
 
 def row(lengths, *examples):
-    made = PackedRow(*lengths, [], *lengths)
-    for inputs, targets, weight in examples:
-        made.add(TokenizedExample(inputs, targets, weight, "task", "template", "row"))
-    return made
+    return PackedRow(
+        *lengths, [TokenizedExample(inputs, targets, weight, "task", "template", "row") for inputs, targets, weight in examples]
+    )
 
 
 def test_targets_are_shifted_within_their_own_segment():

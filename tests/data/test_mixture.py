@@ -1,11 +1,11 @@
 from collections import Counter
 
+import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from mengzi_mt.config import MixtureSettings
-from mengzi_mt.data.mixture import BLOCK, Mixture, make_pool, mixing_rates
+from mengzi_mt.data.mixture import Mixture, make_pool, mixing_rates
+from mengzi_mt.data.sampling import Stage
 from mengzi_mt.errors import InputError
 from mengzi_mt.prompts.template import Template, TemplateMetadata
 from mengzi_mt.tasks.registry import get_task
@@ -27,76 +27,32 @@ def mixture(sizes=(7, 50, 300), rates=(0.2, 0.3, 0.5), seed=1):
     return Mixture([pool(name, size) for name, size in zip(names, sizes, strict=True)], dict(zip(names, rates, strict=True)), seed)
 
 
-def key(draw):
-    return draw.task, draw.row, draw.template.name
-
-
 SHARED = mixture()
-RATES = st.lists(st.floats(0.001, 1), min_size=3, max_size=3).map(lambda raw: tuple(rate / sum(raw) for rate in raw))
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.integers(0, 10**9), min_size=1, max_size=6))
-def test_draw_is_a_pure_function_of_the_position(positions):
-    shared = {position: key(SHARED.draw(position)) for position in positions}
-    assert {position: key(mixture().draw(position)) for position in reversed(positions)} == shared
+def test_examples_are_the_draws_rendered():
+    draws = SHARED.draws(range(100, 200))
+    examples = list(SHARED.examples(100, 200))
+    for number, row, template, example in zip(*(array.tolist() for array in draws), examples, strict=True):
+        assert (example.task, example.row_id, example.template) == (TASKS[number], f"{TASKS[number]}:{row}", f"t{template}")
+        assert example.inputs == str(row)
+    assert SHARED.example(150) == examples[50]
+    assert list(SHARED.examples(101, 200, 3)) == examples[1::3]
 
 
-def test_another_seed_draws_otherwise():
-    assert [key(mixture(seed=2).draw(p)) for p in range(50)] != [key(SHARED.draw(p)) for p in range(50)]
-
-
-@settings(max_examples=25, deadline=None)
-@given(RATES, st.integers(0, 10**6))
-def test_quota_of_every_block_is_the_rate_within_one(rates, block):
-    mixed = mixture(rates=rates)
-    tasks, _ = mixed._deal_block(block)
-    counts = Counter(tasks.tolist())
-    assert sum(counts.values()) == BLOCK
-    for task, rate in enumerate(rates):
-        assert abs(counts[task] - rate * BLOCK) <= 2  # one of each end's rounding
-    for task, before in enumerate(mixed.draws_before(block * BLOCK)):
-        assert abs(before - rates[task] * block * BLOCK) <= 1
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.lists(st.integers(1, 400), min_size=1, max_size=3), st.integers(0, 99))
-def test_an_epoch_covers_every_row_once(sizes, seed):
-    mixed = mixture(tuple(sizes), (1 / len(sizes),) * len(sizes), seed)
-    drawn = [[] for _ in sizes]
-    for block in range(2):
-        for task, rank in sorted(zip(*(array.tolist() for array in mixed._deal_block(block)), strict=True)):
-            epoch, place = divmod(rank, sizes[task])
-            drawn[task].append(int(mixed._order(task, epoch)[place]))
-    for task, size in enumerate(sizes):
-        for start in range(0, len(drawn[task]) - size + 1, size):
-            assert sorted(drawn[task][start : start + size]) == list(range(size))
-
-
-def test_the_draws_of_a_block_are_its_ranks():
-    tasks, ranks = SHARED._deal_block(1)
-    drawn = [SHARED.draw(BLOCK + offset) for offset in range(BLOCK)]
-    assert [draw.task for draw in drawn] == tasks.tolist()
-    sizes = [len(p.rows) for p in SHARED.pools]
-    places = [divmod(rank, sizes[task]) for task, rank in zip(tasks.tolist(), ranks.tolist(), strict=True)]
-    assert all(d.row == SHARED._order(d.task, epoch)[place] for d, (epoch, place) in zip(drawn, places, strict=True))
-
-
-def test_templates_rotate_over_epochs():
-    mixed = mixture((5,), (1.0,))
-    seen: dict[int, list[str]] = {}
-    ranks = mixed._deal_block(0)[1].tolist()
-    for _, position in sorted((rank, position) for position, rank in enumerate(ranks) if rank < 5 * 3):
-        draw = mixed.draw(position)
-        seen.setdefault(draw.row, []).append(draw.template.name)
-    assert set(seen) == set(range(5))
-    assert all(sorted(names) == ["t0", "t1", "t2"] for names in seen.values())
-
-
-def test_counts_and_examples_replay_the_draws():
-    examples = list(SHARED.examples(10, 60))
-    counts = SHARED.counts(10, 60)
+def test_counts_are_those_of_the_examples():
+    examples = list(SHARED.examples(10, 6_000))
+    counts = SHARED.counts(10, 6_000)
     assert Counter((e.task, e.template) for e in examples) == {(t, n): c for t, row in counts.items() for n, c in row.items()}
+    assert SHARED.counts(5, 5) == {}
+
+
+def test_rates_of_stages_are_those_of_the_last():
+    pools = SHARED.pools
+    staged = Mixture(pools, [Stage({"lcqmc": 1.0}), Stage({"cmnli": 0.25, "finre": 0.75}, 40)], 1)
+    assert staged.rates == [0.0, 0.25, 0.75]
+    assert {example.task for example in staged.examples(0, 40)} == {"lcqmc"}
+    assert set(staged.counts(40, 5_000)) == {"cmnli", "finre"}
 
 
 @pytest.mark.parametrize(
@@ -104,14 +60,30 @@ def test_counts_and_examples_replay_the_draws():
     [
         ({"strategy": "proportional"}, (0.1, 0.9)),
         ({"strategy": "proportional", "cap": 300}, (0.25, 0.75)),
+        ({"strategy": "proportional", "cap_per": "template"}, (0.4, 0.6)),  # 6 x 100 : 1 x 900
+        ({"strategy": "proportional", "cap_per": "template", "cap": 300}, (2 / 3, 1 / 3)),  # 6 x 100 : 1 x 300
+        ({"strategy": "proportional", "cap_per": "template", "cap": 90}, (0.5, 0.5)),  # 6 x 15 : 1 x 90
         ({"strategy": "temperature", "temperature": 2.0}, (0.25, 0.75)),
+        ({"strategy": "temperature", "temperature": 1e6}, (0.5, 0.5)),
         ({"strategy": "equal"}, (0.5, 0.5)),
         ({"strategy": "explicit", "rates": {"a": 1, "b": 4}}, (0.2, 0.8)),
     ],
 )
 def test_mixing_rates(options, rates):
     settings = MixtureSettings(tasks=("a", "b"), **options)
-    assert tuple(mixing_rates({"a": 100, "b": 900}, settings).values()) == pytest.approx(rates)
+    assert tuple(mixing_rates({"a": 100, "b": 900}, settings, {"a": 6, "b": 1}).values()) == pytest.approx(rates, rel=1e-5)
+
+
+def test_rates_are_those_of_the_settings_tasks():
+    assert mixing_rates({"a": 100, "b": 900}, MixtureSettings(tasks=("b",))) == {"b": 1.0}
+
+
+@pytest.mark.parametrize(
+    "options", [{"strategy": "temperature", "temperature": 1e-3}, {"strategy": "explicit", "rates": {"a": 1e-12, "b": 1}}]
+)
+def test_a_task_that_would_never_be_drawn_is_refused(options):
+    with pytest.raises(InputError, match=r"'a' has the rate .* never be drawn"):
+        mixing_rates({"a": 100, "b": 900}, MixtureSettings(tasks=("a", "b"), **options))
 
 
 def test_pool_leaves_out_rows_that_no_template_can_use():
@@ -119,6 +91,13 @@ def test_pool_leaves_out_rows_that_no_template_can_use():
     made = make_pool(get_task("lcqmc"), rows, templates(2, skip_if="x > 1"))
     assert [row.row_id for row in made.rows] == ["r0", "r1"]
     assert len(make_pool(get_task("lcqmc"), rows, [*templates(1), *templates(1, skip_if="true")]).rows) == 4
+
+
+def test_the_sampler_knows_which_row_can_use_which_template():
+    rows = [Row(f"r{i}", {"x": i}) for i in range(4)]
+    some = make_pool(get_task("lcqmc"), rows, [*templates(1), *templates(1, skip_if="x > 1")])
+    assert np.array_equal(some.source().usable, [[True, True], [True, True], [True, False], [True, False]])
+    assert pool("lcqmc", 3).source().usable is None
 
 
 @pytest.mark.parametrize(

@@ -24,11 +24,7 @@ def example(inputs, targets, weight=1.0):
 
 
 def rows_of(groups):
-    rows = [PackedRow(*ROW, [], *ROW) for _ in groups]
-    for row, group in zip(rows, groups, strict=True):
-        for item in group:
-            row.add(item)
-    return rows
+    return [PackedRow(*ROW, list(group)) for group in groups]
 
 
 def random_rows(sizes, seed):
@@ -79,8 +75,7 @@ def test_nothing_leaks_from_one_example_into_the_next(model, first):
 
 def test_length_of_the_row_does_not_matter(model):
     item = example([5, 6, 7, 1], [8, 9, 1])
-    short, long = PackedRow(4, 3), PackedRow(40, 24)
-    short.add(item), long.add(item)
+    short, long = PackedRow(4, 3, [item]), PackedRow(40, 24, [item])
     with torch.no_grad():
         a, b = (packed_loss(model.eval(), collate([row], PAD, START))[1] for row in (short, long))
     torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)

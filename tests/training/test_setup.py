@@ -79,6 +79,15 @@ def test_mixture_and_validation_follow_the_recipe(make_run):
     assert make_run(data={"validation_rows": 0}).validation == {"lcqmc": [], "finre": []}
 
 
+def test_stages_begin_at_their_steps(make_run):
+    stages = [{"until_step": 4, "tasks": ["finre"]}, {"strategy": "explicit", "rates": {"lcqmc": 3, "finre": 1}}]
+    run = make_run(mixture={"stages": stages}, training={"steps": 5, "batch": 6})
+    assert {example.task for example in run.mixture.examples(0, 24)} == {"finre"}
+    assert [sum(names.values()) for names in run.mixture.counts(24, 424).values()] == pytest.approx([100, 300], abs=4 + 50)
+    told = [{"from_step": 0, "rates": {"finre": 1.0}}, {"from_step": 4, "rates": {"lcqmc": 0.75, "finre": 0.25}}]
+    assert run.provenance["mixture_stages"] == told
+
+
 def test_templates_are_those_that_the_recipe_names(make_run):
     chosen = make_run().mixture.pools[0].templates[1].name
     run = make_run(mixture={"templates": {"lcqmc": [chosen]}, "original_only": True})
