@@ -11,18 +11,31 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
 from mengzi_mt.config import MixtureSettings
-from mengzi_mt.data.examples import TextExample, render_example, usable
+from mengzi_mt.data.examples import Skip, TextExample, render_example, skip_of, usable
 from mengzi_mt.errors import InputError
 from mengzi_mt.prompts.template import Template
 from mengzi_mt.tasks.rows import Row
 from mengzi_mt.tasks.task import Task
 
 BLOCK = 4_096
+
+
+class _Seed:
+    """``_seed`` of some parts and a last one, the first parts hashed once."""
+
+    def __init__(self, *parts: object) -> None:
+        self._begun = hashlib.sha256("\x1f".join([*map(str, parts), ""]).encode())
+
+    def __call__(self, last: str) -> int:
+        digest = self._begun.copy()
+        digest.update(last.encode())
+        return int.from_bytes(digest.digest()[:8], "big")
 
 
 @dataclass(frozen=True)
@@ -33,9 +46,17 @@ class Pool:
     rows: tuple[Row, ...]
     templates: tuple[Template, ...]
 
-    def templates_for(self, row: Row) -> list[Template]:
+    @cached_property
+    def _skips(self) -> tuple[tuple[int, Skip], ...]:
+        """The templates that skip rows: place and condition."""
+        return tuple((number, skip_of(template)) for number, template in enumerate(self.templates) if template.skip_if)
+
+    def templates_for(self, row: Row) -> Sequence[Template]:
         """The templates that can use the row, in order."""
-        return [template for template in self.templates if usable(template, row)]
+        left_out = [number for number, skips in self._skips if skips(row)]
+        if not left_out:
+            return self.templates
+        return [template for number, template in enumerate(self.templates) if number not in left_out]
 
 
 def make_pool(task: Task, rows: Sequence[Row], templates: Sequence[Template]) -> Pool:
@@ -75,8 +96,7 @@ def _seed(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()[:8], "big")
 
 
-@dataclass(frozen=True, slots=True)
-class Draw:
+class Draw(NamedTuple):
     """What stands at one position."""
 
     task: int
@@ -95,6 +115,7 @@ class Mixture:
         self._cumulative[-1] = 1.0
         self._block = lru_cache(maxsize=2)(self._deal_block)
         self._order = lru_cache(maxsize=4 * len(self.pools))(self._shuffled_rows)
+        self._template_seeds = [_Seed(seed, "template", pool.task.name) for pool in self.pools]
 
     def draws_before(self, position: int) -> list[int]:
         """How many examples of each pool stand before ``position``, a multiple of :data:`BLOCK`."""
@@ -103,15 +124,20 @@ class Mixture:
 
     def draw(self, position: int) -> Draw:
         """The task, row and template at a position."""
+        task, row, turn = self.place(position)
+        pool = self.pools[task]
+        templates = pool.templates_for(pool.rows[row])
+        return Draw(task, row, templates[turn % len(templates)])
+
+    def place(self, position: int) -> tuple[int, int, int]:
+        """The pool and the row at a position, and the turn, which modulo the row's templates tells which one."""
         tasks, ranks = self._block(position // BLOCK)
         offset = position % BLOCK
-        task, rank = int(tasks[offset]), int(ranks[offset])
-        pool = self.pools[task]
-        epoch, place = divmod(rank, len(pool.rows))
+        task = int(tasks[offset])
+        rows = self.pools[task].rows
+        epoch, place = divmod(int(ranks[offset]), len(rows))
         row = int(self._order(task, epoch)[place])
-        templates = pool.templates_for(pool.rows[row])
-        first = _seed(self.seed, "template", pool.task.name, pool.rows[row].row_id)
-        return Draw(task, row, templates[(first + epoch) % len(templates)])
+        return task, row, self._template_seeds[task](rows[row].row_id) + epoch
 
     def example(self, position: int) -> TextExample:
         """The rendered example at a position."""

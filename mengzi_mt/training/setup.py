@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 
 from mengzi_mt.config import ModelSettings, Recipe
 from mengzi_mt.data.examples import TextExample, bound_templates, render_example, select_templates
-from mengzi_mt.data.mixture import Mixture, make_pool, mixing_rates
+from mengzi_mt.data.mixture import Mixture, Pool, make_pool, mixing_rates
 from mengzi_mt.data.view import RowFilter, load_view
 from mengzi_mt.errors import InputError
 from mengzi_mt.models.t5 import build_model, load_model
@@ -40,15 +40,14 @@ def set_up(recipe: Recipe, source: DataSource) -> Run:
     row_filter = RowFilter(load_view(Path(recipe.data.exclude)) if recipe.data.exclude else None, source)
     pools, validation, data = [], {}, {}
     for task in tasks:
-        rows = row_filter.load_rows(task, "train", recipe.mixture.rows_per_task)
-        templates = training_templates(task, recipe)
-        pools.append(make_pool(task, rows.rows, templates))
+        pool, rows = training_pool(task, recipe, row_filter)
+        pools.append(pool)
+        templates = list(pool.templates)
         held_out = row_filter.load_rows(task, "validation") if recipe.data.validation_rows else None
         validation[task.name] = validation_examples(task, held_out, templates, recipe.data.validation_rows)
         data[task.name] = describe_rows(rows, task) | {"excluded": row_filter.account(task)}
         warn(row_filter.warning(task))
-    sizes = {pool.task.name: len(pool.rows) for pool in pools}
-    mixture = Mixture(pools, mixing_rates(sizes, recipe.mixture), recipe.seed)
+    mixture = make_mixture(pools, recipe)
     tokenizer = make_tokenizer(recipe, mixture)
     return Run(
         recipe=recipe,
@@ -64,6 +63,18 @@ def set_up(recipe: Recipe, source: DataSource) -> Run:
             "templates": {task.name: bound_templates(task).content_hash() for task in tasks},
         },
     )
+
+
+def training_pool(task: Task, recipe: Recipe, row_filter: RowFilter) -> tuple[Pool, Rows]:
+    """A task's training rows and templates as the recipe chooses them, and what was read."""
+    rows = row_filter.load_rows(task, "train", recipe.mixture.rows_per_task)
+    return make_pool(task, rows.rows, training_templates(task, recipe)), rows
+
+
+def make_mixture(pools: list[Pool], recipe: Recipe) -> Mixture:
+    """The recipe's mixture of these pools."""
+    sizes = {pool.task.name: len(pool.rows) for pool in pools}
+    return Mixture(pools, mixing_rates(sizes, recipe.mixture), recipe.seed)
 
 
 def warn(message: str | None) -> None:
