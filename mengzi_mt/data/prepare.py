@@ -30,6 +30,7 @@ Engine = Literal["local", "ray"]
 SPARE = 1.05
 """The estimated size is taken so many times, for the sample it stands on."""
 _ENTRY_BYTES = 13  # two offsets, the characters cut, the state
+_SHARD_BYTES = 1_600  # Arrow's description of a file
 _SAMPLE_ROWS = 6
 
 
@@ -98,7 +99,7 @@ def estimate(plans: Sequence[TaskPlan], work: Work, encoder: Encoder, root: Path
     missing: dict[int, int] = defaultdict(int)
     for number, _, rows in work.missing:
         missing[number] += len(rows)
-    pairs = size = 0
+    pairs, size = 0, _SHARD_BYTES * len(work.missing)
     for number, count in missing.items():
         plan = plans[number]
         every = plan.pool.rows
