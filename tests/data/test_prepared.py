@@ -99,7 +99,7 @@ def test_ids_take_the_smallest_type(plans, encoder):
 def test_interrupted_preparation_goes_on_where_it_was(plans, encoder, tmp_path):
     run(plans("whole"), encoder)
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     made = plans()
@@ -108,9 +108,9 @@ def test_interrupted_preparation_goes_on_where_it_was(plans, encoder, tmp_path):
     def stop(info):
         seen.append(info)
         if len(seen) == 3:
-            raise Stop
+            raise StopError
 
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         run(made, encoder, advance=stop)
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "prepared").rglob("*.arrow")}
     assert len(kept) == 3
