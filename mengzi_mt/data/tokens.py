@@ -64,7 +64,7 @@ class Encoder:
         """Ids of several texts at once."""
         if self._processor is None:
             return [self(text) for text in texts]
-        ids: list[list[int]] = self._processor.encode([_clean(text) for text in texts], num_threads=threads)
+        ids: list[list[int]] = self._processor.encode(_clean_all(texts), num_threads=threads)
         return ids
 
     def inputs(self, example: TextExample, limit: int) -> tuple[list[int], int]:
@@ -102,9 +102,10 @@ class Encoder:
             if example.choices is None and example.targets in example.inputs and example.targets not in text:
                 return None
         else:
-            source = [*source, self.eos]
+            source.append(self.eos)
+        target.append(self.eos)
         cut = len(example.inputs) - len(text)
-        return TokenizedExample(source, [*target, self.eos], example.weight, example.task, example.template, example.row_id, cut)
+        return TokenizedExample(source, target, example.weight, example.task, example.template, example.row_id, cut)
 
 
 _PROBES = (
@@ -128,6 +129,14 @@ def _matching_processor(tokenizer: PreTrainedTokenizerBase) -> Any:
 def _encode_slowly(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
     return ids
+
+
+def _clean_all(texts: Sequence[str]) -> list[str]:
+    try:
+        "".join(texts).encode()  # far faster than to search each
+        return list(texts)
+    except UnicodeEncodeError:
+        return [_clean(text) for text in texts]
 
 
 def _clean(text: str) -> str:
