@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import io
 import multiprocessing
+import pickle
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from mengzi_mt.config import LengthSettings
 from mengzi_mt.data.stream import ExampleStream
@@ -66,7 +68,7 @@ class Loader:
             workers = 0
         self.waited = 0.0
         self.total_waited = 0.0
-        self._loader: DataLoader[StepBatch | Exception] = DataLoader(
+        self._loader: DataLoader[Any] = DataLoader(
             _Steps(make, last),
             batch_size=None,
             sampler=range(first, last),
@@ -77,7 +79,7 @@ class Loader:
             multiprocessing_context="fork" if workers else None,
             generator=torch.Generator(),  # or it would draw from the run's own random state
         )
-        self._batches: Iterator[StepBatch | Exception] | None = None
+        self._batches: Iterator[Any] | None = None
 
     def __iter__(self) -> Iterator[StepBatch]:
         """The batches in the steps' order.
@@ -99,6 +101,8 @@ class Loader:
                         f"A process that makes batches ended: {first_line(error)}",
                         fix="it was most likely killed for want of memory or of shared memory (/dev/shm); use fewer workers",
                     ) from error
+                if isinstance(made, bytes):
+                    made = pickle.loads(made)
                 self.waited = time.perf_counter() - began
                 self.total_waited += self.waited
                 if isinstance(made, Exception):
@@ -121,8 +125,11 @@ class Loader:
         self.close()
 
 
-class _Steps(Dataset["StepBatch | Exception"]):
-    """Steps by number. An error comes as a value, so that it reads in the parent as it did here."""
+class _Steps(Dataset[Any]):
+    """Steps by number, packed for the way to the parent where a process makes them.
+
+    An error comes as a value, so that it reads in the parent as it did here.
+    """
 
     def __init__(self, make: MakeStep, last: int) -> None:
         self.make = make
@@ -131,7 +138,11 @@ class _Steps(Dataset["StepBatch | Exception"]):
     def __len__(self) -> int:
         return self.last
 
-    def __getitem__(self, step: int) -> StepBatch | Exception:
+    def __getitem__(self, step: int) -> Any:
+        made = self._made(step)
+        return made if get_worker_info() is None else _packed(made)
+
+    def _made(self, step: int) -> StepBatch | Exception:
         try:
             return self.make(step)
         except MengziError as error:
@@ -140,6 +151,23 @@ class _Steps(Dataset["StepBatch | Exception"]):
             made = RunError(f"The batch of step {step + 1} cannot be made: {type(error).__name__}: {first_line(error)}")
             made.__cause__ = error
             return made
+
+
+class _Packer(pickle.Pickler):
+    """Pickles tensors as arrays.
+
+    A step holds some sixty tensors; torch would open a shared file for each, for which the loop waits longer than for the copy.
+    """
+
+    def reducer_override(self, value: Any) -> Any:
+        """See :meth:`pickle.Pickler.reducer_override`."""
+        return (torch.from_numpy, (value.numpy(),)) if isinstance(value, torch.Tensor) else NotImplemented
+
+
+def _packed(made: Any) -> bytes:
+    file = io.BytesIO()
+    _Packer(file, protocol=5).dump(made)
+    return file.getvalue()
 
 
 def _as_it_is(batch: Any) -> Any:
