@@ -27,6 +27,9 @@ class DataSettings(Settings):
     map: str | None = Field(None, description="Data map: a file, or the name of a shipped one.")
     validation_rows: int = Field(64, ge=0, description="Validation examples per task, for the loss during training.")
     exclude: str | None = Field(None, description="View of rows to leave out, from `mengzi-mt data overlap --write-view`.")
+    prepared_dir: str | None = Field(
+        None, description="Where `mengzi-mt prepare` writes and training looks; by default prepared/ in the cache folder."
+    )
 
 
 class ModelSettings(Settings):

@@ -30,7 +30,8 @@ def train(
     source = data_source(data or loaded.data.source, data_dir, data_map or loaded.data.map)
 
     from mengzi_mt.training.loop import train as run_training
+    from mengzi_mt.training.preparation import with_stream
     from mengzi_mt.training.setup import set_up
 
-    final = run_training(set_up(loaded, source), resume=resume)
+    final = run_training(with_stream(set_up(loaded, source), source), resume=resume)
     typer.echo(str(final))

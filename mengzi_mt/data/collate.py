@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from mengzi_mt.data.batch import IGNORED, PackedBatch
@@ -23,23 +24,25 @@ def collate(rows: Sequence[PackedRow], pad: int, start: int) -> PackedBatch:
     """
     shape_in = (len(rows), rows[0].encoder_length)
     shape_out = (len(rows), rows[0].decoder_length)
-    encoder_ids = torch.full(shape_in, pad, dtype=torch.long)
-    encoder_segments = torch.zeros(shape_in, dtype=torch.long)
-    decoder_ids = torch.full(shape_out, pad, dtype=torch.long)
-    decoder_segments = torch.zeros(shape_out, dtype=torch.long)
-    labels = torch.full(shape_out, IGNORED, dtype=torch.long)
-    weights = torch.zeros(shape_out, dtype=torch.float32)
+    encoder_ids = np.full(shape_in, pad, dtype=np.int64)
+    encoder_segments = np.zeros(shape_in, dtype=np.int64)
+    decoder_ids = np.full(shape_out, pad, dtype=np.int64)
+    decoder_segments = np.zeros(shape_out, dtype=np.int64)
+    labels = np.full(shape_out, IGNORED, dtype=np.int64)
+    weights = np.zeros(shape_out, dtype=np.float32)
     for number, row in enumerate(rows):
         source = target = 0
         for segment, example in enumerate(row.examples, start=1):
             end = source + len(example.inputs)
-            encoder_ids[number, source:end] = torch.tensor(example.inputs)
+            encoder_ids[number, source:end] = example.inputs
             encoder_segments[number, source:end] = segment
             source = end
             end = target + len(example.targets)
-            decoder_ids[number, target:end] = torch.tensor([start, *example.targets[:-1]])
+            decoder_ids[number, target] = start
+            decoder_ids[number, target + 1 : end] = example.targets[:-1]
             decoder_segments[number, target:end] = segment
-            labels[number, target:end] = torch.tensor(example.targets)
+            labels[number, target:end] = example.targets
             weights[number, target:end] = example.weight
             target = end
-    return PackedBatch(encoder_ids, encoder_segments, decoder_ids, decoder_segments, labels, weights)
+    arrays = (encoder_ids, encoder_segments, decoder_ids, decoder_segments, labels, weights)
+    return PackedBatch(*map(torch.from_numpy, arrays))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
-from mengzi_mt.conditions import compile_condition
+from mengzi_mt.conditions import Condition, compile_condition
 from mengzi_mt.errors import InputError
 from mengzi_mt.prompts.rendering import Span
 from mengzi_mt.prompts.template import Template
@@ -60,14 +60,34 @@ def select_templates(task: Task, names: list[str] | None, for_evaluation: bool =
     ]
 
 
+Skip = Callable[[Row], bool]
+"""Whether a template cannot use a row."""
+
+
+def skip_of(template: Template) -> Skip:
+    """The template's ``skip_if``, compiled, as a function of the row; False for one without.
+
+    The function raises InputError, naming template and row, where the condition fails on a row.
+    """
+    if not template.skip_if:
+        return lambda row: False
+    condition: Condition | None = None
+
+    def skips(row: Row) -> bool:
+        nonlocal condition
+        try:
+            if condition is None:
+                condition = compile_condition(template.skip_if or "")
+            return condition(row.values)
+        except Exception as error:
+            raise InputError(f"skip_if fails on row {row.row_id}: {error}", where=template.place, fix="correct it") from error
+
+    return skips
+
+
 def usable(template: Template, row: Row) -> bool:
     """Whether the template can use the row (its ``skip_if`` is false)."""
-    if not template.skip_if:
-        return True
-    try:
-        return not compile_condition(template.skip_if)(row.values)
-    except Exception as error:
-        raise InputError(f"skip_if fails on row {row.row_id}: {error}", where=template.place, fix="correct it") from error
+    return not skip_of(template)(row)
 
 
 def render_example(task: Task, template: Template, row: Row, weight: float = 1.0, with_target: bool = True) -> TextExample:
@@ -76,22 +96,13 @@ def render_example(task: Task, template: Template, row: Row, weight: float = 1.0
     Raises:
         InputError: naming template and row.
     """
-    values: dict[str, Any] = {key: "" for key, spec in task.fields.items() if spec.optional}
-    values.update(row.values)
+    empty = task.empty_fields
+    values = row.values if not empty or empty.keys() <= row.values.keys() else {**empty, **row.values}
     try:
-        prompt = template.render(values, row.row_id, with_target=with_target)
+        inputs, targets, choices, shrinkable = template.render(values, row.row_id, with_target=with_target)
     except InputError as error:
         raise InputError(error.what, where=f"{error.where}, row {row.row_id}", fix=error.fix) from error
-    return TextExample(
-        inputs=prompt.inputs,
-        targets=prompt.targets or "",
-        choices=prompt.choices,
-        shrinkable=prompt.shrinkable,
-        weight=weight,
-        task=task.name,
-        template=template.name,
-        row_id=row.row_id,
-    )
+    return TextExample(inputs, targets or "", choices, shrinkable, weight, task.name, template.name, row.row_id)
 
 
 def render_rows(task: Task, template: Template, rows: Iterator[Row] | list[Row], with_target: bool = True) -> Iterator[TextExample]:

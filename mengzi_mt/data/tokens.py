@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mengzi_mt.data.examples import TextExample
 
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 Encode = Callable[[str], list[int]]
 
 
-@dataclass(frozen=True, slots=True)
-class TokenizedExample:
+class TokenizedExample(NamedTuple):
     """Ids of one example, end-of-sequence included on both sides, and how many characters were cut to fit."""
 
     inputs: list[int]
@@ -65,7 +64,7 @@ class Encoder:
         """Ids of several texts at once."""
         if self._processor is None:
             return [self(text) for text in texts]
-        ids: list[list[int]] = self._processor.encode([_clean(text) for text in texts], num_threads=threads)
+        ids: list[list[int]] = self._processor.encode(_clean_all(texts), num_threads=threads)
         return ids
 
     def inputs(self, example: TextExample, limit: int) -> tuple[list[int], int]:
@@ -97,15 +96,16 @@ class Encoder:
         if len(target) + 1 > limits.targets:
             return None
         if len(source) + 1 > limits.inputs:
-            source, text = fit_inputs(example, self, limits.inputs, self.eos)
+            source, text = fit_inputs(example, self, limits.inputs, self.eos, source)
             if len(source) > limits.inputs:
                 return None
             if example.choices is None and example.targets in example.inputs and example.targets not in text:
                 return None
         else:
-            source = [*source, self.eos]
+            source.append(self.eos)
+        target.append(self.eos)
         cut = len(example.inputs) - len(text)
-        return TokenizedExample(source, [*target, self.eos], example.weight, example.task, example.template, example.row_id, cut)
+        return TokenizedExample(source, target, example.weight, example.task, example.template, example.row_id, cut)
 
 
 _PROBES = (
@@ -131,21 +131,29 @@ def _encode_slowly(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return ids
 
 
+def _clean_all(texts: Sequence[str]) -> list[str]:
+    try:
+        "".join(texts).encode()  # far faster than to search each
+        return list(texts)
+    except UnicodeEncodeError:
+        return [_clean(text) for text in texts]
+
+
 def _clean(text: str) -> str:
     return text if text.isascii() or not _has_surrogate(text) else _without_surrogates(text)
 
 
-def fit_inputs(example: TextExample, encode: Encode, limit: int, eos: int) -> tuple[list[int], str]:
+def fit_inputs(example: TextExample, encode: Encode, limit: int, eos: int, ids: list[int] | None = None) -> tuple[list[int], str]:
     """Input ids cut to at most ``limit`` tokens by shortening the shrinkable spans in proportion, each where it says.
 
     Where even empty spans do not make it fit, the ids come back longer than ``limit``: the instruction, the question
-    and the choices are never cut.
+    and the choices are never cut. ``ids`` are those of the whole inputs, where they are known already.
 
     Returns:
         The ids with ``eos`` at the end, and the text that they stand for.
     """
     text = example.inputs
-    ids = encode(text)
+    ids = encode(text) if ids is None else ids
     total = sum(span.end - span.start for span in example.shrinkable)
     keep = total
     while len(ids) + 1 > limit and keep > 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 from fnmatch import fnmatch
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -254,6 +255,11 @@ class Task(_Spec):
     def gold_fields(self) -> frozenset[str]:
         """Example keys that hold answers and are absent on unlabelled splits."""
         return frozenset(key for key, spec in self.fields.items() if spec.type in GOLD_TYPES)
+
+    @cached_property
+    def empty_fields(self) -> dict[str, str]:
+        """Empty text for each optional field, as a row that lacks it reads to a template."""
+        return {key: "" for key, spec in self.fields.items() if spec.optional}
 
     @property
     def shrink_fields(self) -> dict[str, Cut]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from mengzi_mt.config import LengthSettings
 from mengzi_mt.data.batch import PackedBatch
@@ -75,26 +75,39 @@ def make_step_batch(
     Raises:
         RunError: not one example fits the limits.
     """
-    limits = Limits(lengths.max_input, lengths.max_target)
-    step = StepBatch([])
-    kept: list[TokenizedExample] = []
-    wanted = list(examples)
-    for example, tokenized in zip(wanted, encoder.examples(wanted, limits), strict=True):
-        if tokenized is None:
-            step.too_long += 1
-            continue
-        step.examples[example.task] += 1
-        step.cut += tokenized.cut > 0
-        kept.append(replace(tokenized, weight=tokenized.weight / len(tokenized.targets)) if per_example else tokenized)
+    tokenized = encoder.examples(list(examples), Limits(lengths.max_input, lengths.max_target))
+    return pack_step(list(tokenized), lengths, micro_batch_tokens, encoder.pad, start, per_example, layout)
+
+
+def pack_step(
+    examples: Sequence[TokenizedExample | None],
+    lengths: LengthSettings,
+    micro_batch_tokens: int,
+    pad: int,
+    start: int,
+    per_example: bool = False,
+    layout: str = "packed",
+) -> StepBatch:
+    """The same of tokenised examples, of which None did not fit the limits; ``pad`` is the id of padding.
+
+    Raises:
+        RunError: not one example fits the limits.
+    """
+    kept = [example for example in examples if example is not None]
+    step = StepBatch([], Counter(example.task for example in kept), len(examples) - len(kept))
+    step.cut = sum(example.cut > 0 for example in kept)
     if not kept:
         raise RunError(
-            f"None of the {step.too_long} examples of this step fits {limits.inputs} input and {limits.targets} target tokens",
+            f"None of the {step.too_long} examples of this step fits {lengths.max_input} input and {lengths.max_target} "
+            "target tokens",
             where="lengths.max_input, lengths.max_target",
             fix="raise the limits",
         )
+    if per_example:
+        kept = [example._replace(weight=example.weight / len(example.targets)) for example in kept]
     if layout == "flat":
         step.batches = list(flat_batches(kept, micro_batch_tokens, start))
     else:
         rows = pack(kept, lengths)
-        step.batches = [collate(group, encoder.pad, start) for group in micro_batches(rows, micro_batch_tokens)]
+        step.batches = [collate(group, pad, start) for group in micro_batches(rows, micro_batch_tokens)]
     return step

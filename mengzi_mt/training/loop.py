@@ -21,13 +21,14 @@ from mengzi_mt.data.batch import PackedBatch
 from mengzi_mt.data.examples import TextExample
 from mengzi_mt.data.flat import FlatBatch
 from mengzi_mt.data.mixture import Mixture
+from mengzi_mt.data.stream import ExampleStream
 from mengzi_mt.data.tokens import Encoder
 from mengzi_mt.errors import InputError, RunError, first_line
 from mengzi_mt.models.cross_entropy import LossSettings
 from mengzi_mt.models.flat import flat_loss
 from mengzi_mt.models.packed import packed_loss
 from mengzi_mt.models.t5 import parameter_count
-from mengzi_mt.training.batches import StepBatch, make_step_batch
+from mengzi_mt.training.batches import StepBatch, make_step_batch, pack_step
 from mengzi_mt.training.checkpoint import (
     TrainerState,
     checkpoint_path,
@@ -49,7 +50,10 @@ FINAL = "final"
 
 @dataclass(frozen=True)
 class Run:
-    """Everything a training run is made of. ``provenance`` goes into every checkpoint's ``mengzi_mt.json``."""
+    """Everything a training run is made of. ``provenance`` goes into every checkpoint's ``mengzi_mt.json``.
+
+    ``stream`` gives the mixture's examples tokenised (prepared ones, for instance); without, each step tokenises its own.
+    """
 
     recipe: Recipe
     model: T5ForConditionalGeneration
@@ -57,6 +61,7 @@ class Run:
     mixture: Mixture
     validation: dict[str, list[TextExample]]
     provenance: dict[str, Any]
+    stream: ExampleStream | None = None
 
 
 def train(run: Run, *, resume: bool = True, validate: Validate | None = None) -> Path:
@@ -138,11 +143,7 @@ def _run_steps(run: Run, state: _State, first_step: int, encoder: Encoder, devic
     done = first_step
     for step in range(first_step, settings.steps):
         with progress.waiting():
-            examples = run.mixture.examples(step * settings.batch, (step + 1) * settings.batch)
-            per_example = settings.loss_weighting == "example"
-            batch = make_step_batch(
-                examples, encoder, recipe.lengths_at(step), settings.micro_batch_tokens, start, per_example, settings.layout
-            )
+            batch = step_batch(run, encoder, step, start)
         rate = learning_rate(recipe.optimiser, step, settings.steps)
         set_learning_rate(state.optimiser, rate)
         loss = accumulate(model, batch, settings, device, observe)
@@ -182,6 +183,18 @@ def _run_steps(run: Run, state: _State, first_step: int, encoder: Encoder, devic
             save_checkpoint(final, model, run.tokenizer, _manifest(run, done, state.counters))
     progress.say(f"done: {final}")
     return final
+
+
+def step_batch(run: Run, encoder: Encoder, step: int, start: int) -> StepBatch:
+    """What one optimiser step reads: positions ``step * batch`` to ``(step + 1) * batch - 1`` of the mixture."""
+    settings, lengths = run.recipe.training, run.recipe.lengths_at(step)
+    positions = (step * settings.batch, (step + 1) * settings.batch)
+    shaping = (settings.micro_batch_tokens, settings.loss_weighting == "example", settings.layout)
+    whole = run.recipe.lengths
+    if run.stream is not None and (lengths.max_input, lengths.max_target) == (whole.max_input, whole.max_target):
+        tokenised = run.stream.examples(*positions)
+        return pack_step(tokenised, lengths, shaping[0], encoder.pad, start, *shaping[1:])
+    return make_step_batch(run.mixture.examples(*positions), encoder, lengths, shaping[0], start, *shaping[1:])
 
 
 def _work(batch: StepBatch) -> Work:

@@ -42,14 +42,14 @@ def set_up(recipe: Recipe, source: DataSource) -> Run:
     row_filter = RowFilter(load_view(Path(recipe.data.exclude)) if recipe.data.exclude else None, source)
     pools, validation, data = [], {}, {}
     for task in tasks:
-        rows = row_filter.load_rows(task, "train", recipe.mixture.rows_per_task)
-        templates = training_templates(task, recipe)
-        pools.append(make_pool(task, rows.rows, templates))
+        pool, rows = training_pool(task, recipe, row_filter)
+        pools.append(pool)
+        templates = list(pool.templates)
         held_out = row_filter.load_rows(task, "validation") if recipe.data.validation_rows else None
         validation[task.name] = validation_examples(task, held_out, templates, recipe.data.validation_rows)
         data[task.name] = describe_rows(rows, task) | {"excluded": row_filter.account(task)}
         warn(row_filter.warning(task))
-    mixture = Mixture(pools, mixture_stages(pools, recipe), recipe.seed)
+    mixture = make_mixture(pools, recipe)
     tokenizer = make_tokenizer(recipe, mixture)
     return Run(
         recipe=recipe,
@@ -71,6 +71,17 @@ def set_up(recipe: Recipe, source: DataSource) -> Run:
     )
 
 
+def training_pool(task: Task, recipe: Recipe, row_filter: RowFilter) -> tuple[Pool, Rows]:
+    """A task's training rows and templates as the recipe chooses them, and what was read."""
+    rows = row_filter.load_rows(task, "train", recipe.mixture.rows_per_task)
+    return make_pool(task, rows.rows, training_templates(task, recipe)), rows
+
+
+def make_mixture(pools: Sequence[Pool], recipe: Recipe) -> Mixture:
+    """The recipe's mixture of these pools, in its stages."""
+    return Mixture(pools, mixture_stages(pools, recipe), recipe.seed)
+
+
 def read_mixture(recipe: Recipe, source: DataSource) -> Mixture:
     """The mixture of a recipe alone, without model and tokenizer, for measuring it.
 
@@ -80,11 +91,7 @@ def read_mixture(recipe: Recipe, source: DataSource) -> Mixture:
     tasks = [get_task(name) for name in recipe.mixture.tasks]
     refuse_zero_shot(tasks, recipe)
     row_filter = RowFilter(load_view(Path(recipe.data.exclude)) if recipe.data.exclude else None, source)
-    pools = [
-        make_pool(task, row_filter.load_rows(task, "train", recipe.mixture.rows_per_task).rows, training_templates(task, recipe))
-        for task in tasks
-    ]
-    return Mixture(pools, mixture_stages(pools, recipe), recipe.seed)
+    return make_mixture([training_pool(task, recipe, row_filter)[0] for task in tasks], recipe)
 
 
 def mixture_stages(pools: Sequence[Pool], recipe: Recipe) -> list[Stage]:

@@ -44,6 +44,7 @@ class WandbSink:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         self.mode = os.environ.get("WANDB_MODE") or ("online" if has_account() else "offline")
         self.run_id = run_id or secrets.token_hex(4)
+        options: dict[str, Any] = {"mode": self.mode}  # any word that WANDB_MODE holds; the library refuses wrong ones
         try:
             self._run = wandb.init(
                 project=project,
@@ -52,7 +53,7 @@ class WandbSink:
                 resume="allow" if self.mode == "online" else None,
                 dir=str(run_dir),
                 config=dict(recipe),
-                mode=self.mode,
+                **options,
                 settings=wandb.Settings(silent=True),
             )
             self._run.define_metric("*", step_metric="step")

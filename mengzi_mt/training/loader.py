@@ -1,0 +1,181 @@
+"""The loader: the batches of a run's steps in order, made ahead of time by other processes."""
+
+from __future__ import annotations
+
+import gc
+import io
+import multiprocessing
+import pickle
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from mengzi_mt.config import LengthSettings
+from mengzi_mt.data.stream import ExampleStream
+from mengzi_mt.errors import MengziError, RunError, first_line
+from mengzi_mt.training.batches import StepBatch, pack_step
+
+MakeStep = Callable[[int], StepBatch]
+
+
+@dataclass(frozen=True)
+class StepMaker:
+    """What a step reads, as a pure function of its number: a block of ``batch`` positions of the stream.
+
+    The other attributes are those of :func:`mengzi_mt.training.batches.pack_step`.
+    """
+
+    stream: ExampleStream
+    batch: int
+    lengths: LengthSettings
+    micro_batch_tokens: int
+    pad: int
+    start: int
+    per_example: bool = False
+
+    def __call__(self, step: int) -> StepBatch:
+        """The batch of one step (the first is 0)."""
+        examples = self.stream.examples(step * self.batch, (step + 1) * self.batch)
+        return pack_step(examples, self.lengths, self.micro_batch_tokens, self.pad, self.start, self.per_example)
+
+
+class Loader:
+    """Iterates over the batches of steps ``first`` to ``last - 1``, ``workers`` processes ahead of the training loop.
+
+    Rendering, packing and collating are mostly Python, so a thread would take turns with the loop for one interpreter's
+    lock; processes do not. What a step holds depends on the step alone, not on the workers, and no random state of this
+    process is touched. Use it as a context manager, or call :meth:`close`.
+
+    Args:
+        make: the batch of a step; an error that it raises is raised here, when its step's turn comes.
+        first: the first step.
+        last: the step after the last.
+        workers: processes; 0 makes each batch here when it is asked for (as where processes cannot be forked).
+        ahead: batches that each process makes ahead.
+
+    Attributes:
+        waited: seconds that the last step's batch was waited for.
+        total_waited: the same of all steps so far.
+    """
+
+    def __init__(self, make: MakeStep, first: int, last: int, workers: int = 1, ahead: int = 4) -> None:
+        if "fork" not in multiprocessing.get_all_start_methods():
+            workers = 0
+        self.waited = 0.0
+        self.total_waited = 0.0
+        self._loader: DataLoader[Any] = DataLoader(
+            _Steps(make, last),
+            batch_size=None,
+            sampler=range(first, last),
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            prefetch_factor=ahead if workers else None,
+            worker_init_fn=_start_worker,
+            multiprocessing_context="fork" if workers else None,
+            generator=torch.Generator(),  # or it would draw from the run's own random state
+        )
+        self._batches: Iterator[Any] | None = None
+
+    def __iter__(self) -> Iterator[StepBatch]:
+        """The batches in the steps' order.
+
+        Raises:
+            MengziError: as ``make`` raises it.
+            RunError: a process was killed, or ``make`` failed otherwise.
+        """
+        self._batches = batches = iter(self._loader)
+        try:
+            while True:
+                began = time.perf_counter()
+                try:
+                    made = next(batches)
+                except StopIteration:
+                    return
+                except RuntimeError as error:
+                    raise RunError(
+                        f"A process that makes batches ended: {first_line(error)}",
+                        fix="it was most likely killed for want of memory or of shared memory (/dev/shm); use fewer workers",
+                    ) from error
+                if isinstance(made, bytes):
+                    made = pickle.loads(made)
+                self.waited = time.perf_counter() - began
+                self.total_waited += self.waited
+                if isinstance(made, Exception):
+                    raise made
+                yield made
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End the processes."""
+        batches, self._batches = self._batches, None
+        end = getattr(batches, "_shutdown_workers", None)
+        if end is not None:
+            end()
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class _Steps(Dataset[Any]):
+    """Steps by number, packed for the way to the parent where a process makes them.
+
+    An error comes as a value, so that it reads in the parent as it did here.
+    """
+
+    def __init__(self, make: MakeStep, last: int) -> None:
+        self.make = make
+        self.last = last
+
+    def __len__(self) -> int:
+        return self.last
+
+    def __getitem__(self, step: int) -> Any:
+        made = self._made(step)
+        return made if get_worker_info() is None else _packed(made)
+
+    def _made(self, step: int) -> StepBatch | Exception:
+        try:
+            return self.make(step)
+        except MengziError as error:
+            return error
+        except Exception as error:
+            made = RunError(f"The batch of step {step + 1} cannot be made: {type(error).__name__}: {first_line(error)}")
+            made.__cause__ = error
+            return made
+
+
+class _Packer(pickle.Pickler):
+    """Pickles tensors as arrays.
+
+    A step holds some sixty tensors; torch would open a shared file for each, for which the loop waits longer than for the copy.
+    """
+
+    def reducer_override(self, value: Any) -> Any:
+        """See :meth:`pickle.Pickler.reducer_override`."""
+        return (torch.from_numpy, (value.numpy(),)) if isinstance(value, torch.Tensor) else NotImplemented
+
+
+def _packed(made: Any) -> bytes:
+    file = io.BytesIO()
+    _Packer(file, protocol=5).dump(made)
+    return file.getvalue()
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _start_worker(_: int) -> None:
+    """Signals are for the parent; what was there before the fork is not looked at by the garbage collection again."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    gc.freeze()
