@@ -12,11 +12,9 @@ from mengzi_mt.data.mixture import Mixture
 from mengzi_mt.data.prepared import PreparedTask, TaskPlan, default_root, plan_tasks, read_manifest
 from mengzi_mt.data.stream import ExampleStream, OnTheFly, Prepared
 from mengzi_mt.data.tokens import Encoder, Limits
-from mengzi_mt.data.view import RowFilter, load_view
-from mengzi_mt.tasks.registry import get_task
 from mengzi_mt.tasks.rows import DataSource
 from mengzi_mt.training.loop import Run
-from mengzi_mt.training.setup import make_mixture, make_tokenizer, refuse_zero_shot, training_pool, warn
+from mengzi_mt.training.setup import make_tokenizer, read_mixture
 
 
 def set_up_data(recipe: Recipe, source: DataSource) -> tuple[Mixture, PreTrainedTokenizerBase]:
@@ -25,14 +23,7 @@ def set_up_data(recipe: Recipe, source: DataSource) -> tuple[Mixture, PreTrained
     Raises:
         InputError: as there.
     """
-    tasks = [get_task(name) for name in recipe.mixture.tasks]
-    refuse_zero_shot(tasks, recipe)
-    row_filter = RowFilter(load_view(Path(recipe.data.exclude)) if recipe.data.exclude else None, source)
-    pools = []
-    for task in tasks:
-        pools.append(training_pool(task, recipe, row_filter)[0])
-        warn(row_filter.warning(task))
-    mixture = make_mixture(pools, recipe)
+    mixture = read_mixture(recipe, source)
     return mixture, make_tokenizer(recipe, mixture)
 
 

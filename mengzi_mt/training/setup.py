@@ -83,7 +83,7 @@ def make_mixture(pools: Sequence[Pool], recipe: Recipe) -> Mixture:
 
 
 def read_mixture(recipe: Recipe, source: DataSource) -> Mixture:
-    """The mixture of a recipe alone, without model and tokenizer, for measuring it.
+    """The mixture of a recipe alone, without model and tokenizer: for measuring it and for preparing it.
 
     Raises:
         InputError: as :func:`set_up`.
@@ -91,7 +91,11 @@ def read_mixture(recipe: Recipe, source: DataSource) -> Mixture:
     tasks = [get_task(name) for name in recipe.mixture.tasks]
     refuse_zero_shot(tasks, recipe)
     row_filter = RowFilter(load_view(Path(recipe.data.exclude)) if recipe.data.exclude else None, source)
-    return make_mixture([training_pool(task, recipe, row_filter)[0] for task in tasks], recipe)
+    pools = []
+    for task in tasks:
+        pools.append(training_pool(task, recipe, row_filter)[0])
+        warn(row_filter.warning(task))
+    return make_mixture(pools, recipe)
 
 
 def mixture_stages(pools: Sequence[Pool], recipe: Recipe) -> list[Stage]:
