@@ -1,0 +1,1 @@
+"""Compression: smaller and faster forms of a checkpoint, with what they cost."""

@@ -1,0 +1,1 @@
+"""The downstream tasks: one call each, batched, and the server of the same."""
