@@ -22,7 +22,20 @@ GROUND = [
     "page",
     "summaries",
 ]
-ROOMS = ["tasks", "prompts", "data", "corpora", "models", "runtimes", "training", "pretraining", "evaluation", "compression", "sdk", "cli"]
+ROOMS = [
+    "tasks",
+    "prompts",
+    "data",
+    "corpora",
+    "models",
+    "runtimes",
+    "training",
+    "pretraining",
+    "evaluation",
+    "compression",
+    "sdk",
+    "cli",
+]
 APART = {
     ("tasks", "prompts"),
     ("prompts", "tasks"),
