@@ -276,7 +276,7 @@ def _segments(text: str, pieces: Pieces) -> Iterator[str]:
     """The text cut between characters that normalisation does not join: a mark stays with the character before it."""
     segment = ""
     for character in text:
-        if segment and not _joins(character) and pieces.normalise(character):
+        if segment and not joins(character) and pieces.normalise(character):
             yield segment
             segment = ""
         segment += character
@@ -284,7 +284,7 @@ def _segments(text: str, pieces: Pieces) -> Iterator[str]:
         yield segment
 
 
-def _joins(character: str) -> bool:
+def joins(character: str) -> bool:
     """Whether Unicode's normalisation may put a character together with the one before it."""
     return unicodedata.category(character).startswith("M") or "\u1160" <= character <= "\u11ff" or character in "\uff9e\uff9f"
 

@@ -7,7 +7,7 @@ nothing is divided by what remains.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -112,6 +112,18 @@ class Decoder:
             Output(tuple(token for token in one if token != NOTHING), total, done)
             for one, total, done in zip(written.tolist(), sums, finished.tolist(), strict=True)
         ]
+
+    @torch.inference_mode()
+    def stream(self, inputs: Sequence[int]) -> Iterator[int]:
+        """The most probable token at each step, one after the other; end-of-sequence is left out."""
+        decoding = Decoding(self.inference, [inputs], self.slack, 1, self.steps)
+        tokens = torch.full((1,), self.start, device=self.inference.device)
+        for _ in range(self.steps):
+            tokens = self.head.top(decoding.step(tokens), 1)[0][:, 0]
+            token = int(tokens)
+            if token == self.end:
+                return
+            yield token
 
     @torch.inference_mode()
     def beam_search(
