@@ -23,6 +23,7 @@ from mengzi_mt.cli import (
     pretrain_encoder,
     prompts,
     runs,
+    serve,
     submit,
     tasks,
     tokenizer,
@@ -60,6 +61,7 @@ app.command("compare", help=compare.HELP)(compare.compare)
 app.command("browse", help=browse.HELP)(browse.browse)
 app.command("few-shot", help=few_shot.HELP)(few_shot.few_shot)
 app.command("submit", help=submit.HELP)(submit.submit)
+app.command("serve", help=serve.HELP)(serve.serve)
 
 
 def _version(value: bool) -> None:
