@@ -14,13 +14,15 @@ from starlette.exceptions import HTTPException
 
 from mengzi_mt import __version__
 from mengzi_mt.errors import InputError, nearest
-from mengzi_mt.sdk.catalogue import TASKS, find_task
-from mengzi_mt.sdk.page import POLICY, page
+from mengzi_mt.sdk.catalogue import TASKS
+from mengzi_mt.sdk.page import HEADERS, page
 from mengzi_mt.sdk.serve_errors import MEANINGS, ServeError, to_json
 from mengzi_mt.sdk.serve_limits import App, Bodies, Front, Token, fault
 from mengzi_mt.sdk.serve_metrics import CONTENT_TYPE
 from mengzi_mt.sdk.serve_queue import Question, Row
 from mengzi_mt.sdk.serve_schemas import (
+    INFOS,
+    TEMPLATES,
     ErrorBody,
     GenerateRequest,
     GenerateResponse,
@@ -28,7 +30,6 @@ from mengzi_mt.sdk.serve_schemas import (
     PredictResponse,
     State,
     TaskList,
-    task_info,
 )
 from mengzi_mt.sdk.serve_service import Service
 
@@ -76,6 +77,7 @@ def _api(service: Service, token: str | None) -> FastAPI:
     api.exception_handlers[HTTPException] = _unrouted
     api.exception_handlers[ServeError] = _refused
     api.exception_handlers[InputError] = _refused
+    api.exception_handlers[Exception] = _refused
     locked = [Depends(HTTPBearer(auto_error=False))] if token else []
     refusals = ("unauthorized",) if token else ()
     work = (
@@ -83,9 +85,11 @@ def _api(service: Service, token: str | None) -> FastAPI:
         "shutting_down", "deadline", *refusals,
     )  # fmt: skip
 
+    home_page = page(service.name, locked=token is not None)
+
     @api.get("/", include_in_schema=False)
     async def home() -> Response:
-        return HTMLResponse(page(service.name, token is not None), headers={"Content-Security-Policy": POLICY})
+        return HTMLResponse(home_page, headers=HEADERS)
 
     @api.get("/health", response_model=State, responses=_errors("worker_died"), summary="Whether the model lives")
     async def health() -> Response:
@@ -108,7 +112,7 @@ def _api(service: Service, token: str | None) -> FastAPI:
 
     @api.get("/v1/tasks", response_model=TaskList, dependencies=locked, responses=_errors(*refusals), summary="All tasks")
     async def tasks() -> TaskList:
-        return TaskList(model=service.name, tasks=[task_info(task) for task in TASKS.values()])
+        return TaskList(model=service.name, tasks=list(INFOS.values()))
 
     @api.post(
         "/v1/predict", dependencies=locked, response_model=None, summary="Results of a task",
@@ -141,11 +145,11 @@ def _api(service: Service, token: str | None) -> FastAPI:
 
 def question_of(asked: Any) -> tuple[Question, list[Row]]:
     """What a checked request asks, and of which rows."""
-    task = find_task(asked.task)
     labels = getattr(asked, "labels", None)
     writing = {name: getattr(asked, name) for name in ("max_new_tokens", "beams") if hasattr(asked, name)}
-    templates = tuple(template.name for template in task.choose(asked.templates))
-    question = Question(task.name, templates, tuple(labels) if labels else None, asked.vote, **writing)
+    known, wanted = TEMPLATES[asked.task], asked.templates
+    templates = known[:wanted] if isinstance(wanted, int) else (wanted,) if isinstance(wanted, str) else tuple(wanted)
+    question = Question(asked.task, templates, tuple(labels) if labels else None, asked.vote, **writing)
     return question, [row.model_dump(exclude_none=True) for row in asked.rows]
 
 
@@ -195,10 +199,7 @@ def _json(value: Any) -> Response:
 
 
 def _examples() -> dict[str, Any]:
-    return {
-        name: {"summary": task.title, "value": {**(example := task_info(task).examples[0]), "rows": list(example["rows"])}}
-        for name, task in TASKS.items()
-    }
+    return {name: {"summary": info.title, "value": info.examples[0]} for name, info in INFOS.items()}
 
 
 def _errors(*codes: str) -> dict[int | str, dict[str, Any]]:
@@ -239,13 +240,15 @@ async def _invalid(request: Request, error: Exception) -> Response:
     first = faults[0]
     if first["type"] == "json_invalid":
         return await _refused(request, ServeError("malformed_json", f"The body is no JSON: {first['ctx']['error']}"))
-    fix = None
     if first["type"] == "union_tag_invalid":
-        fix = nearest(str(first["ctx"]["tag"]), TASKS)
+        tag = str(first["ctx"]["tag"])[:60]
+        return await _refused(
+            request, ServeError("invalid_input", f"There is no task {tag!r}", where="task", fix=nearest(tag, TASKS))
+        )
     shown = [f"{_place(one['loc'])}: {one['msg']}" for one in faults[:SHOWN_FAULTS]]
     more = len(faults) - len(shown)
     message = "; ".join(shown) + (f"; and {more} more" if more else "")
-    return await _refused(request, ServeError("invalid_input", message, where=_place(first["loc"]), fix=fix))
+    return await _refused(request, ServeError("invalid_input", message, where=_place(first["loc"])))
 
 
 def _place(location: Sequence[Any]) -> str:

@@ -1,10 +1,45 @@
-"""Inputs to try each task with, written for this project; the page offers them and the API's document shows them."""
+"""Chinese for those who try a task: the names of its inputs, and inputs to begin with.
+
+The examples were written for this project; the page offers them and the API's document shows them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 Example = Mapping[str, str]
+
+TITLES = {
+    "text": "文本", "other": "第二句", "head": "主体", "tail": "客体", "premise": "前提", "hypothesis": "假设", "question": "问题",
+    "title": "标题",
+}  # fmt: skip
+"""Of inputs."""
+
+OWN_TITLES = {
+    ("sentiment", "text"): "评论",
+    ("news_topic", "text"): "新闻标题",
+    ("medical_intent", "text"): "就医提问",
+    ("similarity", "text"): "第一句",
+    ("financial_relation", "text"): "财经文本",
+    ("advertising_copy", "text"): "商品属性",
+    ("comment_object", "text"): "评论",
+    ("person_names", "text"): "快递单或其他文本",
+    ("answer", "text"): "文章",
+    ("title", "text"): "正文或摘要",
+    ("summary", "text"): "正文",
+    ("keywords", "text"): "摘要",
+    ("translation_en_zh", "text"): "英文",
+    ("translation_zh_en", "text"): "中文",
+    ("translation_classical_modern", "text"): "文言文",
+    ("translation_modern_classical", "text"): "白话文",
+}
+"""Of a task's inputs, where they are called otherwise."""
+
+
+def title_of(task: str, name: str) -> str:
+    """What an input is called."""
+    return OWN_TITLES.get((task, name), TITLES[name])
+
 
 EXAMPLES: Mapping[str, Sequence[Example]] = {
     "sentiment": (

@@ -39,19 +39,23 @@ class Front:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-        began, status = time.monotonic(), 0
+            await self.app(scope, receive, send)
+            return
+        began, status, whole = time.monotonic(), 0, False
 
         async def sending(message: Message) -> None:
-            nonlocal status
+            nonlocal status, whole
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message = {**message, "headers": [*message.get("headers", ()), *SECURE_HEADERS]}
+            whole = message["type"] == "http.response.body" and not message.get("more_body", False)
             await send(message)
 
         try:
             await self.app(scope, receive, sending)
         except Exception as error:
+            if whole:
+                return  # Starlette raises again what its handler has answered
             refused = error if isinstance(error, ServeError) else fault(error)
             if status:
                 raise refused from None  # the head is sent: all that is left is to close the connection
@@ -60,7 +64,6 @@ class Front:
             path = scope["path"] if scope["path"] in self.paths else "other"
             method = scope["method"] if scope["method"] in METHODS else "other"
             self.metrics.request(method, path, status, time.monotonic() - began)
-        return None
 
 
 def fault(error: BaseException) -> ServeError:

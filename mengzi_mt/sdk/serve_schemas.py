@@ -17,7 +17,7 @@ from mengzi_mt.prompts.template_set import load_templates
 from mengzi_mt.sdk.catalogue import TASKS, DownstreamTask
 from mengzi_mt.sdk.inputs import UNSEEN
 from mengzi_mt.sdk.results import Classification, Entities, Keywords, Relation, Span, Text
-from mengzi_mt.sdk.serve_examples import EXAMPLES, LABELS, PROMPTS
+from mengzi_mt.sdk.serve_examples import EXAMPLES, LABELS, PROMPTS, title_of
 
 MAX_ROWS = 256
 MAX_CHARACTERS = 100_000
@@ -95,9 +95,13 @@ class GenerateRequest(Streamed):
     stop: list[Stop] = Field([], max_length=MAX_STOPS, description="Texts that end an answer; they are no part of it.")
 
 
+TEMPLATES = {name: tuple(task.template_names()) for name, task in TASKS.items()}
+"""Of each task, the default first."""
+
+
 def request_of(task: DownstreamTask) -> Any:
     """The model of requests for a task."""
-    names = tuple(task.template_names())
+    names = TEMPLATES[task.name]
     inputs: dict[str, Any] = {name: (Words | None, None) if name in task.optional else (Words, ...) for name in task.inputs}
     row: Any = create_model(f"{_camel(task.name)}Row", __base__=Strict, __doc__=f"{task.title}：一条输入。", **inputs)
     template: Any = Literal[names]  # type: ignore[valid-type]
@@ -150,6 +154,7 @@ class InputField(BaseModel):
     """What a row holds."""
 
     name: str
+    title: str
     required: bool
 
 
@@ -189,13 +194,16 @@ def task_info(task: DownstreamTask) -> TaskInfo:
         name=task.name,
         title=task.title,
         kind=task.kind,
-        inputs=[InputField(name=name, required=name not in task.optional) for name in task.inputs],
+        inputs=[InputField(name=name, title=title_of(task.name, name), required=name not in task.optional) for name in task.inputs],
         labels=list(task.labels),
         own_labels=task.own_labels,
         streams=task.kind == "text",
-        templates=[TemplateInfo(name=name, wording=wordings[name].jinja) for name in task.template_names()],
+        templates=[TemplateInfo(name=name, wording=wordings[name].jinja) for name in TEMPLATES[task.name]],
         examples=[{"task": task.name, "rows": [dict(example)], **labels} for example in EXAMPLES[task.name]],
     )
+
+
+INFOS = {name: task_info(task) for name, task in TASKS.items()}
 
 
 class State(BaseModel):
