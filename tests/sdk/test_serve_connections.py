@@ -113,11 +113,11 @@ def test_hundreds_of_connections_beyond_the_limit_are_refused_and_the_others_ser
     with running(StubModel(), connections=100, head_timeout=30) as server:
         idle = [connect(server) for _ in range(400)]
         try:
+            assert error_of(heard(idle[-1]), 503) == "too_many_connections"
             deadline = time.monotonic() + 10
             while len(server.server.server_state.connections) > 100 and time.monotonic() < deadline:
                 time.sleep(0.05)
             assert len(server.server.server_state.connections) == 100
-            assert error_of(heard(idle[-1]), 503) == "too_many_connections"
             first = idle[0]
             first.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
             assert heard(first).startswith(b"HTTP/1.1 200 OK")
