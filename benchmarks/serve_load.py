@@ -1,8 +1,8 @@
 """The server under load against the library on the same inputs: rows per second, latency, errors, memory.
 
-Server and library run the same model. Each round times the library alone on all rows in one call, then clients on loopback that send
-the same rows in requests of a few; rounds alternate, so that both meet the same machine. A last part keeps the load on for a while and
-watches the server's memory.
+Server and library run the same model. Each round times the library alone on all rows in one call, then clients on loopback that
+send the same rows in requests of a few; rounds alternate, so that both meet the same machine. A last part keeps the load on for a
+while and watches the server's memory.
 
     python benchmarks/serve_load.py models/bootstrap --rounds 3 --minutes 5
 """

@@ -36,6 +36,8 @@ from mengzi_mt.sdk.serve_service import Service
 PROTECTED = ("/v1/", "/metrics")
 SSE = "text/event-stream"
 SHOWN_FAULTS = 5
+MEMBERS = ("constrained-", "literal[", "list[", "function-")
+"""How pydantic calls the members of a union."""
 
 DESCRIPTION = """Chinese downstream tasks on one model. Rows of many requests are computed together; that changes no result.
 
@@ -51,6 +53,15 @@ PREDICTED = {
         }
     ],
 }  # fmt: skip
+EVENT = {
+    "type": "object",
+    "description": "One event. `data` is JSON: `row` and `text`; of an error, an `ErrorBody`.",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"enum": ["piece", "done", "error"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
 STREAMED = 'event: piece\ndata: {"row":0,"text":"书里"}\n\nevent: done\ndata: {"row":0,"text":"书里有光"}\n\n'
 
 
@@ -213,7 +224,7 @@ def _errors(*codes: str) -> dict[int | str, dict[str, Any]]:
 
 
 def _streamable(model: Any, example: Any) -> dict[str, Any]:
-    content: dict[str, Any] = {SSE: {"schema": {"type": "string"}, "example": STREAMED}}
+    content: dict[str, Any] = {SSE: {"schema": EVENT, "example": STREAMED}}
     if example:
         content["application/json"] = {"example": example}
     return {"model": model, "description": "The results; with `stream`, server-sent events.", "content": content}
@@ -254,7 +265,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
 def _place(location: Sequence[Any]) -> str:
     """Where in the body, without the models' names that pydantic puts in between."""
     parts = [str(part) for part in location[1:] if part not in TASKS]
-    return ".".join(parts)[:200] or "body"
+    return ".".join(part for part in parts if not part.startswith(MEMBERS))[:200] or "body"
 
 
 async def _unrouted(request: Request, error: Exception) -> Response:

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Union
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from mengzi_mt.prompts.template_set import load_templates
 from mengzi_mt.sdk.catalogue import TASKS, DownstreamTask
@@ -52,7 +52,13 @@ def _differ(items: Sequence[Any]) -> Sequence[Any]:
     return items
 
 
+def _whole(value: Any) -> Any:
+    """JSON has one kind of number, and 3.0 is an integer."""
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
 _UNIQUE = {"uniqueItems": True}
+Whole = Annotated[int, BeforeValidator(_whole)]
 Words = Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS, pattern=VISIBLE)]
 Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL_CHARACTERS, pattern=VISIBLE)]
 Labels = Annotated[
@@ -72,8 +78,8 @@ class Strict(BaseModel):
 class Writing(Strict):
     """How answers are generated."""
 
-    max_new_tokens: int = Field(128, ge=1, le=MAX_NEW_TOKENS, description="Tokens of a generated answer at most.")
-    beams: int = Field(1, ge=1, le=MAX_BEAMS, description="Of the beam search; 1 is greedy.")
+    max_new_tokens: Whole = Field(128, ge=1, le=MAX_NEW_TOKENS, description="Tokens of a generated answer at most.")
+    beams: Whole = Field(1, ge=1, le=MAX_BEAMS, description="Of the beam search; 1 is greedy.")
 
 
 class Streamed(Writing):
@@ -108,7 +114,7 @@ def request_of(task: DownstreamTask) -> Any:
     several = Annotated[
         list[template], Field(min_length=1, max_length=len(names), json_schema_extra=_UNIQUE), AfterValidator(_differ)
     ]
-    number = Annotated[int, Field(ge=1, le=len(names))]
+    number = Annotated[Whole, Field(ge=1, le=len(names))]
     fields: dict[str, Any] = {
         "task": (Literal[task.name], ...),
         "rows": (list[row], Field(min_length=1, max_length=MAX_ROWS, description="Inputs of the task, by name.")),
