@@ -49,7 +49,7 @@ SPLITS = {
     "sentiment": ("eprstmt", "dev_few_all", "sentence"),
     "comment_object": ("cote_mfw", "validation", "text"),
     "company_names": ("cluener2020", "validation", "text"),
-    "advertising_copy": ("advertisegen", "validation", "content"),
+    "advertising_copy": ("advertisegen", "validation", "attributes"),
 }
 """Real texts of each task: the registry's task, its split and the field."""
 

@@ -37,7 +37,10 @@ def test_the_labels_are_those_of_the_registry():
 
 @pytest.mark.parametrize(
     ("wanted", "message"),
-    [(0, "No template"), (99, "has 12 templates"), ("nothing", "is unknown"), ("write_review", "does not fit"), (True, "No template"), ([], "No template")],
+    [
+        (0, "No template"), (99, "has 12 templates"), ("nothing", "is unknown"), ("write_review", "does not fit"),
+        (True, "No template"), ([], "No template"),
+    ],
 )  # fmt: skip
 def test_templates_that_cannot_be_used_are_refused(wanted, message):
     with pytest.raises(InputError, match=message):

@@ -41,7 +41,10 @@ def test_an_optional_input_may_be_left_out_or_empty():
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [("甲乙", "list of labels"), (["甲"], "two labels"), (["甲", "乙", "甲 "], "more than once: 甲"), (["甲", ""], "empty"), (["甲", 5], "text"), (None, "list")],
+    [
+        ("甲乙", "list of labels"), (["甲"], "two labels"), (["甲", "乙", "甲 "], "more than once: 甲"), (["甲", ""], "empty"),
+        (["甲", 5], "text"), (None, "list"),
+    ],
 )  # fmt: skip
 def test_labels_that_cannot_be_chosen_from(labels, message):
     with pytest.raises(InputError, match=message):

@@ -104,11 +104,22 @@ def test_templates_vote(mengzi):
     assert mengzi.entities(REVIEWS[0], templates=["all_pairs", "role_news_indexer"]).templates == ("all_pairs", "role_news_indexer")
 
 
+def test_own_labels_are_scored_less_what_they_get_without_a_text(mengzi):
+    labels = ["物流", "退款退货"]
+    template = TASKS["classify"].choose(1)[0]
+    sums = []
+    for text in ("快递三天没到", ""):
+        example, _ = mengzi._example(TASKS["classify"], template, {"text": text}, 0, tuple(labels))
+        sums.append(torch.tensor(mengzi.scorers.scorer.score([example])[0].log_probabilities))
+    expected = (sums[0] - sums[1]).softmax(0).tolist()
+    assert list(mengzi.classify("快递三天没到", labels).probabilities.values()) == pytest.approx(expected, abs=1e-5)
+
+
 def test_any_labels_and_own_words(mengzi):
     found = mengzi.classify(REVIEWS, ["服务", "{{ 7 * 7 }}", "物流|||包装"])
     assert all(list(one.probabilities) == ["服务", "{{ 7 * 7 }}", "物流|||包装"] for one in found)
     own = mengzi.classify("快递三天没到", ["物流", "退款"], prompt="“{{ text }}”说的是{{ answer_choices | join('还是') }}？")
-    assert own.label == mengzi.choose("“快递三天没到”说的是物流还是退款？", ["物流", "退款"]).label
+    assert list(own.probabilities) == ["物流", "退款"] and own.templates == ("prompt",)
     with pytest.raises(InputError, match="does not show the text"):
         mengzi.classify("快递", ["物流", "退款"], prompt="是什么？")
     with pytest.raises(InputError, match="own labels"):
@@ -119,7 +130,7 @@ def test_templates_of_the_registry_by_name(mengzi):
     row = {"sentence1": "他在跑步", "sentence2": "他没有动"}
     found = mengzi.apply("ocnli", [row, row], "infer_can_question")
     assert [list(one.probabilities) for one in found] == [["能", "不确定", "不能"]] * 2
-    assert isinstance(mengzi.apply("write_review" and "eprstmt", {"label": 0}, "write_review", max_new_tokens=4), Text)
+    assert isinstance(mengzi.apply("eprstmt", {"label": 0}, "write_review", max_new_tokens=4), Text)
     with pytest.raises(InputError, match="no template 'nothing'"):
         mengzi.apply("ocnli", row, "nothing")
     with pytest.raises(InputError, match="does not have"):
@@ -185,11 +196,15 @@ def test_bad_calls_say_what_is_wrong(mengzi, call, message):
         call(mengzi)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.characters(), min_size=1, max_size=60))
 def test_any_text_gives_a_result_or_says_that_it_is_empty(mengzi, text):
-    calls = (lambda: mengzi.sentiment(text), lambda: mengzi.entities(text, max_new_tokens=12),
-             lambda: mengzi.person_names(text, max_new_tokens=12), lambda: mengzi.comment_object(text, max_new_tokens=8))  # fmt: skip
+    calls = (
+        lambda: mengzi.sentiment(text),
+        lambda: mengzi.entities(text, max_new_tokens=12),
+        lambda: mengzi.person_names(text, max_new_tokens=12),
+        lambda: mengzi.comment_object(text, max_new_tokens=8),
+    )
     for call in calls:
         try:
             result = call()
