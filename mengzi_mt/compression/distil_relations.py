@@ -11,17 +11,16 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mengzi_mt.errors import InputError
 
 Method = Literal["minilm", "minilmv2"]
 _BLOCKED = -1e4
-"""Added to a score that does not count: its probability is 0 in any precision, and no difference of it is infinite."""
+"""Score of what does not count: its probability is 0 in any precision, and no difference of it is infinite."""
 
 
 class Projections(NamedTuple):
@@ -133,7 +132,8 @@ def relations_apart(
     """For each relation r the divergence ``D_rt`` at every row t, ``(texts, rows)``, and the rows' weights.
 
     minilm: ``D_rt = mean_a KL(teacher_rat ‖ student_rat)`` of the attention distributions and of the value relations. minilmv2: a
-    third of it, of the relations of queries (in cross-attention: of queries with keys), of keys, and of values.
+    third of it, of the relations of queries, of keys, and of values; in cross-attention half of it, of queries with keys, and of
+    values.
 
     Args:
         method: as said.
@@ -148,7 +148,7 @@ def relations_apart(
         yield divergence(teacher.values(), student.values(), layout.blocked(True, keys.shape[1])), keys
         return
     assert heads is not None
-    pairs = (("query", "key" if layout.cross else "query"), ("key", "key"), ("value", "value"))
+    pairs = [("query", "key"), ("value", "value")] if layout.cross else [("query", "query"), ("key", "key"), ("value", "value")]
     for one, other in pairs:
         rows = layout.queries if one == "query" else layout.keys
         blocked = layout.blocked(other != "query", rows.shape[1])
@@ -164,8 +164,24 @@ def divergence(teacher: Tensor, student: Tensor, blocked: Tensor) -> Tensor:
         student: the same.
         blocked: columns that do not count, broadcast to the scores.
     """
-    theirs, ours = (functional.log_softmax(scores + _BLOCKED * blocked, dim=-1) for scores in (teacher.detach(), student))
-    return (theirs.exp() * (theirs - ours)).sum(-1).mean(1)
+    return _Divergence.apply(teacher.detach(), student, blocked)
+
+
+class _Divergence(torch.autograd.Function):
+    """Scores are a step's largest tensors: only the gradient, softmax(student) − softmax(teacher), is kept of them."""
+
+    @staticmethod
+    def forward(ctx: Any, teacher: Tensor, student: Tensor, blocked: Tensor) -> Tensor:  # type: ignore[override]
+        theirs, ours = (scores.masked_fill(blocked, _BLOCKED).log_softmax(-1) for scores in (teacher, student))
+        shares = theirs.exp()
+        found = torch.linalg.vecdot(shares, theirs.sub_(ours)).mean(1)
+        ctx.save_for_backward(ours.exp_().sub_(shares))
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None]:  # type: ignore[override]
+        (apart,) = ctx.saved_tensors
+        return None, apart * (grad / apart.shape[1])[:, None, :, None], None
 
 
 def relation_heads(wanted: int | None, teacher: tuple[int, int], student: tuple[int, int], method: Method) -> int | None:
