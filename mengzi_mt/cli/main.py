@@ -12,6 +12,7 @@ from mengzi_mt.cli import (
     browse,
     compare,
     compress,
+    compress_distil,
     compress_prune,
     corpus,
     corpus_tag,
@@ -55,6 +56,7 @@ app.add_typer(pretrain.app, name="pretrain")
 compress.app.command("prune", help=compress_prune.HELP)(compress_prune.prune)
 corpus.app.command("tag", help=corpus_tag.HELP)(corpus_tag.tag)
 pretrain.app.command("encoder", help=pretrain_encoder.HELP)(pretrain_encoder.encoder)
+compress.app.command("distil", help=compress_distil.HELP)(compress_distil.distil)
 app.command("train", help=train.HELP)(train.train)
 app.command("prepare", help=prepare.HELP)(prepare.prepare)
 app.command("evaluate", help=evaluate.HELP)(evaluate.evaluate)

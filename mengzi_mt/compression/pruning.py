@@ -24,10 +24,10 @@ from typing import Any
 from torch import nn
 from transformers import T5ForConditionalGeneration
 
+from mengzi_mt.compression.distil_objective import Distillation
 from mengzi_mt.compression.importance import FirstOrder, layer_scores, unit_scores
 from mengzi_mt.compression.pruning_choice import Kept, kept_units, ratio_for
 from mengzi_mt.compression.pruning_recipe import PruneRecipe
-from mengzi_mt.compression.pruning_teacher import Taught
 from mengzi_mt.compression.pruning_vocabulary import SENTENCEPIECE, agreement, count_pieces, kept_pieces, trim_model, trim_tokenizer
 from mengzi_mt.compression.slimming import MaskWatch, Slimming, coefficients, distance_picture, fold, mask_of, read_looks, slim
 from mengzi_mt.config import Recipe, dump_recipe
@@ -45,7 +45,7 @@ from mengzi_mt.training.devices import Devices
 from mengzi_mt.training.interrupts import Interrupts
 from mengzi_mt.training.loader import Loader, StepMaker
 from mengzi_mt.training.loop import train
-from mengzi_mt.training.losses import LossModule, Objective, accumulate
+from mengzi_mt.training.losses import LossModule, accumulate
 from mengzi_mt.training.run import Run
 from mengzi_mt.training.saving import FINAL, differences
 from mengzi_mt.training.setup import make_mixture, set_up, warn
@@ -142,8 +142,10 @@ class _Pruning:
         if _done(final):
             return final
         run, teacher = self._run(self.recipe.stage(name, place, seed)), self.recipe.teacher
-        objective: Objective | None = Taught(load_model(self.teacher), teacher) if teacher else None
-        return train(replace(run, objective=objective))
+        if teacher:
+            whole, pieces = load_model(self.teacher), len(run.tokenizer)
+            run = replace(run, objective=Distillation(whole, run.model, teacher.losses, teacher.precision, pieces))
+        return train(run)
 
     def _vocabulary(self) -> Path:
         """Count pieces, and keep those that are used."""

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from mengzi_mt.compression.distil_recipe import LogitSettings, LossSettings
 from mengzi_mt.compression.pruning_choice import Selection
 from mengzi_mt.config import Recipe, load_settings
 from mengzi_mt.models.pruned import Kind
@@ -88,6 +89,12 @@ class TeachingSettings(Settings):
 
     weight: float = Field(0.5, gt=0, le=1)
     temperature: float = Field(2.0, gt=0, description="τ")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="Of the teacher's matrix products.")
+
+    @property
+    def losses(self) -> LossSettings:
+        """As a distillation's."""
+        return LossSettings(hard=1 - self.weight, logits=LogitSettings(weight=self.weight, temperature=self.temperature))
 
 
 class PruneRecipe(Recipe):

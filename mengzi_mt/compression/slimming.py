@@ -89,6 +89,7 @@ class Slimming:
 
     def __init__(self, penalty: float, attention: str) -> None:
         self.penalty, self.attention = penalty, attention
+        self._norm = 0.0
 
     def reweigh(self, module: nn.Module, batch: StepBatch, devices: Devices) -> StepBatch:
         """The step as it is."""
@@ -105,7 +106,12 @@ class Slimming:
         task_loss = flex_loss if uses_flex(self.attention, batch.labels.device) else flat_loss
         total, losses = task_loss(model, batch, terms, recompute=recompute)
         norm = torch.stack([found.abs().sum() for found in coefficients(model).values()]).sum()
+        self._norm = float(norm.detach())
         return total + self.penalty * batch.weights.sum() * norm, losses
+
+    def parts(self, devices: Devices, weight: float) -> dict[str, float]:
+        """The penalty of the last step."""
+        return {"penalty": self.penalty * self._norm}
 
 
 def mask_of(model: PreTrainedModel, ratios: Mapping[Kind, float], selection: Selection) -> tuple[Kept, list[str]]:

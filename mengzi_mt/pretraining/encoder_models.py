@@ -31,8 +31,10 @@ ENCODER_SHAPES = {
     "micro": EncoderShape(128, 2, 4, 384),
     "mini": EncoderShape(256, 4, 4, 640),
     "base": EncoderShape(768, 12, 12, 3_072),
+    "base-l6": EncoderShape(768, 6, 12, 3_072),
 }
-"""``base`` is BERT-base (arXiv:1810.04805) and Mengzi-BERT-base; the others can start the encoder of the T5 of the same name."""
+"""``base`` is BERT-base (arXiv:1810.04805) and Mengzi-BERT-base, ``base-l6`` Mengzi-BERT-L6-H768; ``micro`` and ``mini`` can start
+the encoder of the T5 of the same name."""
 
 
 def give_roles(tokenizer: PreTrainedTokenizerBase) -> None:
