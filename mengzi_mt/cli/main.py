@@ -13,6 +13,7 @@ from mengzi_mt.cli import (
     compare,
     compress,
     compress_distil,
+    compress_prune,
     corpus,
     corpus_tag,
     data,
@@ -52,6 +53,7 @@ app.add_typer(compress.app, name="compress")
 app.add_typer(export.app, name="export")
 app.add_typer(runs.app, name="runs")
 app.add_typer(pretrain.app, name="pretrain")
+compress.app.command("prune", help=compress_prune.HELP)(compress_prune.prune)
 corpus.app.command("tag", help=corpus_tag.HELP)(corpus_tag.tag)
 pretrain.app.command("encoder", help=pretrain_encoder.HELP)(pretrain_encoder.encoder)
 compress.app.command("distil", help=compress_distil.HELP)(compress_distil.distil)

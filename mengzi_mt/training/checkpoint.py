@@ -18,10 +18,11 @@ import torch
 from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 
 from mengzi_mt.errors import InputError, RunError
+from mengzi_mt.models.pruned import MANIFEST as MANIFEST
+from mengzi_mt.models.pruned import SECTION, pruned_section
 from mengzi_mt.models.t5 import save_model
 from mengzi_mt.training.card import model_card
 
-MANIFEST = "mengzi_mt.json"
 STATE_DIR = "trainer_state"
 _PREFIX = "step-"
 _UNFINISHED = ".unfinished-"
@@ -74,7 +75,8 @@ def save_checkpoint(
         if also is not None:
             also(beside)
 
-    write_checkpoint(folder, fill, tokenizer, manifest, model_card(manifest), state)
+    own = {key: value for key, value in manifest.items() if key != SECTION} | pruned_section(model)
+    write_checkpoint(folder, fill, tokenizer, own, model_card(own), state)
 
 
 def write_checkpoint(
