@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +19,9 @@ from mengzi_mt.evaluation.scoring import PRECISIONS as FLOATS
 from mengzi_mt.evaluation.scoring import ChoiceScorer
 from mengzi_mt.models.t5 import load_model, parameter_count, save_config
 from mengzi_mt.models.tokenizer import load_tokenizer
+from mengzi_mt.runtimes.ctranslate2_model import write_ctranslate2
 from mengzi_mt.runtimes.export_folder import EXPORT_FILE, PRECISIONS, RUNTIMES, Export, describe_files, write_export
+from mengzi_mt.runtimes.onnx_model import write_onnx
 from mengzi_mt.runtimes.torch_int8 import write_int8
 from mengzi_mt.settings import Settings
 from mengzi_mt.training.card import model_card
@@ -71,7 +72,7 @@ def export(checkpoint: Path, out: Path, settings: ExportSettings) -> Path:
 
     def fill(beside: Path) -> None:
         save_config(model, beside)
-        writer(runtime, settings.precision)(model, tokenizer, beside)
+        write_runtime(model, tokenizer, beside, runtime, settings.precision)
         files, count = describe_files(beside, runtime), parameter_count(model)
         made = Export(runtime, settings.precision, count, source, files, versions(), RUNTIMES[runtime])
         write_export(beside, made)
@@ -97,9 +98,16 @@ def refuse_place(checkpoint: Path, out: Path) -> None:
         raise InputError("Something else is there", where=str(out), fix="give a folder that does not exist yet")
 
 
-def writer(runtime: str, precision: str) -> Callable[[T5ForConditionalGeneration, PreTrainedTokenizerBase, Path], None]:
-    """What writes a runtime's files into a folder."""
-    return lambda model, tokenizer, folder: write_int8(model, folder)
+def write_runtime(
+    model: T5ForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, folder: Path, runtime: str, precision: str
+) -> None:
+    """Write a runtime's files into a folder."""
+    if runtime == "ctranslate2":
+        write_ctranslate2(model, tokenizer, folder, precision)
+    elif runtime == "onnx":
+        write_onnx(model, folder, precision)
+    else:
+        write_int8(model, folder)
 
 
 def plain_scorers(model: T5ForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> Scorers:

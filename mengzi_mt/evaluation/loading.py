@@ -124,10 +124,16 @@ def load_exported(
     """
     export = read_export(folder)
     limits: dict[str, Any] = {"max_input": max_input, "batch_size": batch_size}
-    model = load_int8(folder, device)
-    scorer = ChoiceScorer(model, tokenizer, **limits, convention=convention)
-    generator = Generator(model, tokenizer, **limits, max_new_tokens=max_new_tokens)
-    return Scorers(scorer, generator, model, "t5", f"{TREES}, {export.runtime}", export.parameters, export.precision)
+    told = (export.parameters, export.precision)
+    if export.runtime != "torch-int8":
+        from mengzi_mt.evaluation.exported import load_runtime
+
+        ranker, other, model, way = load_runtime(folder, export, tokenizer, device, convention, limits, max_new_tokens)
+        return Scorers(ranker, other, model, "t5", way, *told)
+    t5 = load_int8(folder, device)
+    scorer = ChoiceScorer(t5, tokenizer, **limits, convention=convention)
+    generator = Generator(t5, tokenizer, **limits, max_new_tokens=max_new_tokens)
+    return Scorers(scorer, generator, t5, "t5", f"{TREES}, {export.runtime}", *told)
 
 
 def read_config(place: str) -> Any:

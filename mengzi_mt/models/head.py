@@ -100,6 +100,21 @@ class Head:
         return torch.bmm(rows, states[:, :, None])[:, :, 0]
 
 
+class LogitsHead(Head):
+    """Takes the logits of a runtime that has the head in it for the states."""
+
+    def __init__(self, vocabulary: int) -> None:
+        self.exact, self._vocabulary = True, vocabulary
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens."""
+        return self._vocabulary
+
+    def _logits(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        return _in_buckets(states), states.logsumexp(1)
+
+
 def _largest(logits: Tensor, number: int) -> tuple[Tensor, Tensor]:
     """Places and values of the largest logits: they lie in the buckets whose largest are largest."""
     buckets = logits.view(len(logits), -1, BUCKET)
