@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from mengzi_mt.cli.common import DataDir, DataKind, DataMapOption, data_source
 from mengzi_mt.errors import InputError
 
 QUANTISE_HELP = "Write a checkpoint in 8-bit integers for this package's own scorer and generator: CHECKPOINT OUT."
@@ -17,9 +18,31 @@ Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint folder.")]
 Out = Annotated[Path, typer.Argument(help="Folder to write.")]
 
 
-def quantise(checkpoint: Checkpoint, out: Out) -> None:
+def quantise(
+    checkpoint: Checkpoint,
+    out: Out,
+    overrides: Annotated[list[str] | None, typer.Argument(help="key.path=value of the recipe")] = None,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", help="Fine-tune by this training recipe first, with the rounding in the forward pass.")
+    ] = None,
+    data_dir: DataDir = None,
+    data_map: DataMapOption = None,
+    data: DataKind = None,
+) -> None:
     """The int8 export of torch."""
-    _export(checkpoint, out, "torch", "int8")
+    if recipe is None:
+        if overrides:
+            raise InputError(f"{overrides[0]!r} is for a recipe", where="OVERRIDES", fix="give one with --recipe")
+        _export(checkpoint, out, "torch", "int8")
+        return
+    from mengzi_mt.cli.train import run_recipe
+    from mengzi_mt.compression.qat import rounding_recipe
+    from mengzi_mt.resources import resolve
+
+    loaded = rounding_recipe(recipe, Path(resolve(str(checkpoint))), overrides or [])
+    source = data_source(data or loaded.data.source, data_dir, data_map or loaded.data.map)
+    final = run_recipe(loaded, source, resume=True, accept_changes=False)
+    _export(final, out, "torch", "int8")
 
 
 def export(

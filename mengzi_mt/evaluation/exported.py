@@ -59,7 +59,7 @@ def load_runtime(
     tokenizer: PreTrainedTokenizerBase,
     device: torch.device | str,
     convention: ConventionName,
-    limits: dict[str, int],
+    limits: dict[str, Any],
     max_new_tokens: int,
 ) -> tuple[Ranker, RuntimeGenerator, Any, str]:
     """Scorer, generator, the runtime's model, and how choices are scored, in words."""

@@ -109,10 +109,10 @@ class EncoderGraph(nn.Module):
         bias = block_bias(encoder.block[0], self.farthest + 1, causal=False).detach().float()  # (heads, query, key)
         table = torch.cat([bias[:, 1:, 0].flip(1), bias[:, 0]], 1)  # by key minus query, from -farthest to farthest
         self.table = nn.Parameter(table.t().contiguous(), requires_grad=False)
-        self.layers = _layers(encoder, gelu)
+        self.layers: Any = _layers(encoder, gelu)
         self.norm = _Norm(encoder.final_layer_norm)
         decoder: Any = model.decoder
-        self.cross = nn.ModuleList(_Attention(block.layer[1].EncDecAttention) for block in decoder.block)
+        self.cross: Any = nn.ModuleList(_Attention(block.layer[1].EncDecAttention) for block in decoder.block)
         for attention in self.cross:
             attention.q = attention.o = None
 
@@ -122,7 +122,7 @@ class EncoderGraph(nn.Module):
         distances = (places[None, :] - places[:, None]).clamp(-self.farthest, self.farthest) + self.farthest
         bias = self.table[distances].permute(2, 0, 1)[None] + (1 - known[:, None, None, :]) * BLOCKED
         states = embedded
-        for norm, attention, norm_2, dense in self.layers:  # type: ignore[misc]
+        for norm, attention, norm_2, dense in self.layers:
             read = norm(states)
             states = states + attention(read, attention.parted(attention.k(read)), attention.parted(attention.v(read)), bias)
             states = states + dense(norm_2(states))
@@ -139,8 +139,8 @@ class DecoderGraph(nn.Module):
         self.farthest = model.config.relative_attention_max_distance
         bias = block_bias(decoder.block[0], self.farthest + 1, causal=False).detach().float()
         self.table = nn.Parameter(bias[:, -1].flip(-1).t().contiguous(), requires_grad=False)  # by distance, 0 to farthest
-        self.layers = _layers(decoder, model.config.dense_act_fn == "gelu_new")
-        for _, _, _, cross, _, _ in self.layers:  # type: ignore[misc]
+        self.layers: Any = _layers(decoder, model.config.dense_act_fn == "gelu_new")
+        for _, _, _, cross, _, _ in self.layers:
             cross.k = cross.v = None
         self.norm = _Norm(decoder.final_layer_norm)
         self.head = _Matrix(model.lm_head)
@@ -154,7 +154,7 @@ class DecoderGraph(nn.Module):
         bias = bias + (distances == UNSEEN)[:, None].to(bias.dtype) * BLOCKED
         across = (1 - known[:, None, None, :]) * BLOCKED
         states, present = embedded, []
-        for number, (norm, own, norm_2, cross, norm_3, dense) in enumerate(self.layers):  # type: ignore[misc,arg-type]
+        for number, (norm, own, norm_2, cross, norm_3, dense) in enumerate(self.layers):
             read = norm(states)
             keys, values = (
                 torch.cat([past[2 * number + place], own.parted(matrix(read))], 2) for place, matrix in enumerate((own.k, own.v))
