@@ -114,7 +114,7 @@ class EncoderGraph(nn.Module):
         decoder: Any = model.decoder
         self.cross: Any = nn.ModuleList(_Attention(block.layer[1].EncDecAttention) for block in decoder.block)
         for attention in self.cross:
-            attention.q = attention.o = None
+            del attention.q, attention.o
 
     def forward(self, embedded: Tensor, known: Tensor) -> list[Tensor]:
         """Keys and values of each decoder layer in turn."""
@@ -141,7 +141,7 @@ class DecoderGraph(nn.Module):
         self.table = nn.Parameter(bias[:, -1].flip(-1).t().contiguous(), requires_grad=False)  # by distance, 0 to farthest
         self.layers: Any = _layers(decoder, model.config.dense_act_fn == "gelu_new")
         for _, _, _, cross, _, _ in self.layers:
-            cross.k = cross.v = None
+            del cross.k, cross.v
         self.norm = _Norm(decoder.final_layer_norm)
         self.head = _Matrix(model.lm_head)
         self.scale = output_scale(model)
