@@ -221,11 +221,17 @@ class TrainingSettings(Settings):
     ema: float | None = Field(None, gt=0, lt=1, description="Decay of an average of the weights that is validated and saved.")
     freeze: tuple[str, ...] = Field((), description="Patterns of parameters that are not trained; `!pattern` takes some out again.")
     lora: LoraSettings | None = Field(None, description="Train adapters instead of the weights; `{}` for the defaults.")
+    fake_int8: bool = Field(
+        False,
+        description="Round states and matrices in the forward pass as an int8 export does, so that the weights get used to it.",
+    )
 
     @model_validator(mode="after")
     def _one_choice_of_weights(self) -> TrainingSettings:
         if self.lora and self.parallel == "fsdp":
             raise ValueError("`lora` trains too little to be sharded; set parallel: ddp")
+        if self.fake_int8 and (self.lora or self.parallel == "fsdp"):
+            raise ValueError("`fake_int8` rounds whole matrices of a model's own; train all weights, with parallel: ddp")
         if self.lora and self.freeze:
             raise ValueError("`lora` freezes all weights but its own, so `freeze` means nothing beside it; remove one of them")
         return self

@@ -18,6 +18,7 @@ from transformers import T5ForConditionalGeneration
 from mengzi_mt.data.flat import FlatBatch, Side
 from mengzi_mt.models.blocks import decoder_block, encoder_block, norm
 from mengzi_mt.models.cross_entropy import LossSettings, linear_cross_entropy
+from mengzi_mt.models.fake_int8 import head_matrix
 from mengzi_mt.models.pruned import own_heads
 
 _SidePairs = Sequence[tuple[int, Side, Side]]
@@ -45,7 +46,7 @@ def flat_loss(
     states = flat_states(model, batch, recompute=recompute)
     if getattr(model.config, "scale_decoder_outputs", False):
         states = states * model.model_dim**-0.5
-    return linear_cross_entropy(states, model.lm_head.weight, batch.labels, batch.weights, settings or LossSettings())
+    return linear_cross_entropy(states, head_matrix(model), batch.labels, batch.weights, settings or LossSettings())
 
 
 def flat_states(model: T5ForConditionalGeneration, batch: FlatBatch, *, recompute: bool = False) -> Tensor:

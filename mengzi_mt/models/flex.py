@@ -34,6 +34,7 @@ from mengzi_mt.data.flat import FlatBatch
 from mengzi_mt.errors import InputError
 from mengzi_mt.models.blocks import decoder_block, encoder_block, norm
 from mengzi_mt.models.cross_entropy import LossSettings, linear_cross_entropy
+from mengzi_mt.models.fake_int8 import head_matrix
 from mengzi_mt.models.flat import heads_of, run_block
 
 BLOCK = 128
@@ -104,7 +105,7 @@ def flex_loss(
         labels, weights = batch.labels[counted], batch.weights[counted]
     if getattr(model.config, "scale_decoder_outputs", False):
         states = states * model.model_dim**-0.5
-    return linear_cross_entropy(states, model.lm_head.weight, labels, weights, settings or LossSettings())
+    return linear_cross_entropy(states, head_matrix(model), labels, weights, settings or LossSettings())
 
 
 def line_states(model: T5ForConditionalGeneration, line: Line, *, recompute: bool = False) -> Tensor:
