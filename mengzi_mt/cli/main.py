@@ -20,6 +20,7 @@ from mengzi_mt.cli import (
     evaluate,
     export,
     few_shot,
+    infer,
     prepare,
     pretrain,
     pretrain_encoder,
@@ -63,6 +64,7 @@ app.command("evaluate", help=evaluate.HELP)(evaluate.evaluate)
 app.command("compare", help=compare.HELP)(compare.compare)
 app.command("browse", help=browse.HELP)(browse.browse)
 app.command("few-shot", help=few_shot.HELP)(few_shot.few_shot)
+app.command("infer", help=infer.HELP)(infer.infer)
 app.command("submit", help=submit.HELP)(submit.submit)
 
 
