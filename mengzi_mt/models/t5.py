@@ -165,17 +165,21 @@ def save_model(
         dtype: of the stored weights; the model's own by default.
         weights: :func:`checkpoint_weights` gathered, where the model holds only shards of them.
     """
-    tied = is_tied(model)
     tensors = {
         key: value.to(device="cpu", dtype=dtype or value.dtype).contiguous()
         for key, value in (weights or checkpoint_weights(model)).items()
     }
     save_file(tensors, str(folder / WEIGHTS_FILE), metadata={"format": "pt"})
     (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors writes files that only their owner may read
+    save_config(model, folder, next(iter(tensors.values())).dtype)
+
+
+def save_config(model: T5ForConditionalGeneration, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Write ``config.json`` and ``generation_config.json`` alone, so that the head is read tied or untied as it is."""
     config: dict[str, Any] = model.config.to_dict()
-    config["tie_word_embeddings"] = tied
+    config["tie_word_embeddings"] = is_tied(model)
     config["architectures"] = [type(model).__name__]
-    config["dtype"] = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
+    config["dtype"] = str(dtype).removeprefix("torch.")
     for key in ("scale_decoder_outputs", "_name_or_path"):
         config.pop(key, None)
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
