@@ -125,9 +125,9 @@ def _scores(results: Mapping[str, Any]) -> list[str]:
     for task in results["tasks"]:
         trained = "" if task["held_out"] else " (trained on)"
         lines.append(
-            f"| {task['task']}{trained} | {task['metric']} | {task['rows']} | {len(task['templates'])} | {_percent(task['score'])} | "
-            f"{_interval(task)} | {_percent(task['lowest'])}–{_percent(task['highest'])} | {_percent(task['chance'])} | "
-            f"{_percent(task['majority'])} |"
+            f"| {task['task']}{trained} | {task['metric']} | {task['rows']} | {len(task['templates'])} | "
+            f"{_percent(task['score'])} | {_interval(task)} | {_percent(task['lowest'])}–{_percent(task['highest'])} | "
+            f"{_percent(task['chance'])} | {_percent(task['majority'])} |"
         )
     if results["suite_score"] is not None:
         lines += ["", f"Mean of the {len(results['tasks'])} tasks: **{_percent(results['suite_score'])}**."]

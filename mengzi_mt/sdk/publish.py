@@ -98,7 +98,7 @@ def push(
 
 
 def lay_out_for_modelscope(model: Path, out: Path) -> list[Path]:
-    """Copy a model into a folder as ModelScope wants it; returns the files. ``modelscope upload`` or ``git push`` takes it from there.
+    """Copy a model into a folder as ModelScope wants it; ``modelscope upload`` takes it from there. Returns the files.
 
     Raises:
         InputError: an incomplete model, or a folder that holds something.

@@ -59,7 +59,7 @@ def test_a_second_upload_keeps_what_lies_beside(hub, model):
 @pytest.mark.parametrize("status", [401, 403])
 def test_without_the_right_to_write_it_says_how_to_log_in(hub, model, status):
     hub.refuse = status
-    with pytest.raises(InputError, match="does not let you write there.*hf auth login"):
+    with pytest.raises(InputError, match=r"does not let you write there.*hf auth login"):
         push(model, "a/b", endpoint=hub.endpoint, token="t")
 
 
