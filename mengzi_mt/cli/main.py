@@ -10,6 +10,7 @@ import typer
 from mengzi_mt import __version__
 from mengzi_mt.cli import (
     browse,
+    card,
     compare,
     compress,
     compress_distil,
@@ -25,6 +26,7 @@ from mengzi_mt.cli import (
     pretrain,
     pretrain_encoder,
     prompts,
+    push,
     runs,
     submit,
     tasks,
@@ -65,6 +67,8 @@ app.command("compare", help=compare.HELP)(compare.compare)
 app.command("browse", help=browse.HELP)(browse.browse)
 app.command("few-shot", help=few_shot.HELP)(few_shot.few_shot)
 app.command("infer", help=infer.HELP)(infer.infer)
+app.command("card", help=card.HELP)(card.card)
+app.command("push", help=push.HELP)(push.push)
 app.command("submit", help=submit.HELP)(submit.submit)
 
 

@@ -124,6 +124,15 @@ def write_checkpoint(
         ) from error
 
 
+def replace_card(folder: Path, card: str) -> None:
+    """Another ``README.md`` for a checkpoint, which stays whole."""
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    manifest = read_manifest(folder)
+    if isinstance(manifest.get("files"), dict):
+        manifest["files"]["README.md"] = (folder / "README.md").stat().st_size
+        _write_json(folder / MANIFEST, manifest)
+
+
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """The tokenizer's files, ``tokenizer.json`` without the indentation that is a third of its size."""
     tokenizer.save_pretrained(str(folder))
