@@ -54,6 +54,12 @@ class Generated:
 class Search(Protocol):
     """What finds the tokens of answers: :class:`~mengzi_mt.models.decoding.Decoder` says what each method does."""
 
+    steps: int
+    """Generated tokens at most, end-of-sequence included."""
+
+    def stream(self, inputs: Sequence[int]) -> Iterator[int]:
+        """The tokens of the greedy sequence, as soon as they are known."""
+
     def greedy(self, inputs: Sequence[Sequence[int]], courses: Sequence[Course] | None = None) -> list[Output]:
         """One sequence an input."""
 
