@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+import torch
 from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 
 from mengzi_mt.data.constraints import Answers, Constraint, Course, StopAt
@@ -48,6 +49,24 @@ class Generated:
     seconds: float = field(default=0.0, compare=False)
     cut: int = 0
     candidates: tuple[tuple[str, float], ...] = ()
+
+
+class Search(Protocol):
+    """What finds the tokens of answers: :class:`~mengzi_mt.models.decoding.Decoder` says what each method does."""
+
+    steps: int
+    """Generated tokens at most, end-of-sequence included."""
+
+    def stream(self, inputs: Sequence[int]) -> Iterator[int]:
+        """The tokens of the greedy sequence, as soon as they are known."""
+
+    def greedy(self, inputs: Sequence[Sequence[int]], courses: Sequence[Course] | None = None) -> list[Output]:
+        """One sequence an input."""
+
+    def beam_search(
+        self, inputs: Sequence[Sequence[int]], beams: int, length_penalty: float = 1.0, courses: Sequence[Course] | None = None
+    ) -> list[list[Output]]:
+        """An input's finished sequences, the best first."""
 
 
 class _Prepared(NamedTuple):
@@ -102,8 +121,7 @@ class Generator:
         if not math.isfinite(length_penalty):
             raise InputError(f"length_penalty is {length_penalty}", where="generation", fix="give a finite number")
         self.encoder = Encoder(tokenizer)
-        slack = 1.25 if model.device.type == "cpu" else SLACK
-        self.decoder = Decoder(model.eval(), PRECISIONS[precision], end=self.encoder.eos, steps=max_new_tokens, slack=slack)
+        self.decoder = self._search(model, PRECISIONS[precision], max_new_tokens)
         self.max_input, self.batch_size, self.batch_tokens = max_input, batch_size, batch_tokens
         self.beams, self.length_penalty = beams, length_penalty
         self.stop = self._stops(stop)
@@ -144,6 +162,10 @@ class Generator:
                 yield piece
         if rest := (held + characters.decode(b"", final=True)).strip():
             yield rest
+
+    def _search(self, model: Any, precision: torch.dtype, steps: int) -> Search:
+        slack = 1.25 if model.device.type == "cpu" else SLACK
+        return Decoder(model.eval(), precision, end=self.encoder.eos, steps=steps, slack=slack)
 
     @cached_property
     def pieces(self) -> Pieces:

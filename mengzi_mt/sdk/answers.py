@@ -7,12 +7,14 @@ target with marks in the place of the answer, so it stands in the template alone
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mengzi_mt.data.constraints import Answers, Constraint, SpanOf
 from mengzi_mt.data.examples import TextExample
 from mengzi_mt.data.pieces import Pieces
+from mengzi_mt.data.typed_spans import ListedSpans
 from mengzi_mt.evaluation.metrics.text import normalise
 from mengzi_mt.evaluation.span_parsing import parse_entities
 from mengzi_mt.prompts.template import Template
@@ -69,8 +71,11 @@ def _target(task: DownstreamTask, template: Template, registry: Task, wanted: fr
     kind = (registry.labels or {}).get(task.entity or "", "")
     entities = [{"text": text, "type": kind, "start": place, "end": place + 1} for place, text in enumerate(texts)]
     forms = {"entities": entities, "strings": list(texts), "answers": [{"text": text, "start": 0} for text in texts]}
-    gold = {name: forms.get(registry.fields[name].type, "".join(texts)) for name in wanted}
-    values = {**registry.empty_fields, **dict.fromkeys(task.inputs.values(), ""), **gold}
+    return _rendered_target(task, template, {name: forms.get(registry.fields[name].type, "".join(texts)) for name in wanted})
+
+
+def _rendered_target(task: DownstreamTask, template: Template, gold: Mapping[str, Any]) -> str:
+    values = {**task.task.empty_fields, **dict.fromkeys(task.inputs.values(), ""), **gold}
     return template.render(values).targets or ""
 
 
@@ -114,7 +119,24 @@ class Copied:
         return SpanOf(tuple(texts) or None, self.frame.between).answers(example, pieces)
 
 
+def listed_form(task: DownstreamTask, template: Template) -> ListedSpans | None:
+    """How a template lists spans under the types of entities; None where it writes them in another way."""
+    registry = task.task
+    first, second, *_ = types = tuple((registry.labels or {}).values())
+    marks = [chr(0xE000 + place) for place in range(3)]
+    entities = [{"text": mark, "type": kind} for mark, kind in zip(marks, (first, first, second), strict=True)]
+    shown, nothing = (_rendered_target(task, template, {"entities": some}) for some in (entities, []))
+    parts = re.fullmatch(f"(.*?){first}(.*?){marks[0]}(.*?){marks[1]}(.*?){second}(.*?){marks[2]}", shown, re.DOTALL)
+    if not parts or parts[2] != parts[5] or first in parts[3]:
+        return None
+    before, behind, between, again, _ = parts.groups()
+    later = (between, *(again + kind + behind for kind in types))
+    return ListedSpans(tuple(before + kind + behind for kind in types), later, nothing)
+
+
 def constraint_of(task: DownstreamTask, template: Template) -> Constraint | None:
-    """What answers may be: copies, where the template wants nothing around them."""
+    """What answers may be: copies of the text, where the template wants them alone or in lists under headings."""
+    if task.kind == "entities":
+        return listed_form(task, template)
     frame = frame_of(task, template)
     return Copied(frame) if task.kind in ("mentions", "span") and frame.bare else None

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 
@@ -12,12 +11,12 @@ from mengzi_mt.errors import InputError, first_line
 from mengzi_mt.evaluation.loading import Scorers, load_scorers
 from mengzi_mt.evaluation.scoring import PRECISIONS
 from mengzi_mt.resources import resolve, resource_dir
+from mengzi_mt.runtimes.export_folder import is_export, read_export
 
 Backend = Literal["torch", "ctranslate2", "onnx"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 SHIPPED = ("mengzi-mt-mini", "bootstrap")
 """Folders of ``models/``, the first that exists is the default."""
-EXPORT_FILE = "export.json"
 
 
 def shipped_model() -> str:
@@ -84,19 +83,12 @@ def precision_of(dtype: str | torch.dtype | None, device: torch.device) -> str:
 
 
 def exported_backend(place: str) -> str:
-    """What a folder was made for: what its ``export.json`` says, else torch.
+    """What a folder was made for: the runtime of an export, torch for a checkpoint.
 
     Raises:
-        InputError: the file does not read.
+        InputError: an export that does not read.
     """
-    path = Path(place) / EXPORT_FILE
-    if not path.is_file():
-        return "torch"
-    try:
-        found: Any = json.loads(path.read_text(encoding="utf-8"))
-        return str(found.get("backend") or found.get("to") or found.get("format"))
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"The export does not read: {first_line(error)}", where=str(path), fix="export the model again") from error
+    return read_export(Path(place)).runtime if is_export(place) else "torch"
 
 
 def check_backend(place: str, backend: str | None) -> None:

@@ -10,6 +10,7 @@ A text in gives a result out, a list of texts a list of results, batched by toke
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,6 +138,8 @@ class Mengzi(Methods):
         with progress_bar(task, len(checked) * len(chosen), progress) as advance:
             if found.kind in ("label", "relation"):
                 scores = [self.scorers.scorer.score([one for one, _ in part], advance) for part in fitted]
+                if own:
+                    scores = [self._without_bias(found, one, own, part) for one, part in zip(chosen, scores, strict=True)]
                 return [
                     self._classification(found, chosen, row, [part[place] for part in scores], _left_out(fitted, place), vote, own)
                     for place, row in enumerate(checked)
@@ -275,6 +278,16 @@ class Mengzi(Methods):
             return render_example(registry, template, Row(str(place), {**fields, **own, **texts}), with_target=False)
 
         return fit({**dict.fromkeys(task.optional, ""), **row}, render, self._encoder, self._limit)
+
+    def _without_bias(
+        self, task: DownstreamTask, template: Template, labels: tuple[str, ...], scores: Sequence[ChoiceScores]
+    ) -> list[ChoiceScores]:
+        """Scores less those of the same prompt without a text: words that the model has never answered with differ in length and
+        in how common they are (``pmi`` of :mod:`mengzi_mt.evaluation.normalisation`)."""
+        example, _ = self._example(task, template, dict.fromkeys(task.inputs, ""), 0, labels)
+        [neutral] = self.scorers.scorer.score([example])
+        several = [replace(one, neutral=neutral.log_probabilities) for one in scores]
+        return [replace(one, log_probabilities=tuple(one.normalised("pmi"))) for one in several]
 
     def _free(self, prompt: Any, choices: tuple[str, ...] | None, where: str) -> Fitted:
         text = check_text(prompt, where)

@@ -1,7 +1,8 @@
 """``MengziZeroShot``: a stand-in for the class of Langboat's mengzi-zero-shot 0.2.1, so that its users change one import alone.
 
 The calls, the ten ``task_type`` names and the form of the answers are that SDK's (its README; ``mengzi_zs/inference.py``): plain
-texts, labels in its words. The prompts and the model are ours. Beyond it, ``input_string`` may be a list, and then so is the answer.
+texts, labels in its words. The prompts and the model are ours. Beyond it,
+``input_string`` may be a list, and then so is the answer.
 """
 
 from __future__ import annotations
