@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -43,15 +44,13 @@ def serve(
         batch_rows=batch_rows, batch_wait=batch_wait, queue_rows=queue_rows, request_timeout=request_timeout, body_bytes=body_bytes,
         connections=connections, grace=grace,
     )  # fmt: skip
-    try:
-        from mengzi_mt.sdk.serve import address, listen, serve
-    except ModuleNotFoundError as error:
-        if error.name in ("fastapi", "uvicorn", "h11", "prometheus_client"):
-            raise InputError(
-                f"The server needs {error.name}", where="mengzi-mt serve", fix="pip install 'mengzi-mt[serve]'"
-            ) from error
-        raise
+    for name in ("fastapi", "uvicorn", "prometheus_client"):
+        try:
+            import_module(name)
+        except ModuleNotFoundError as error:
+            raise InputError(f"The server needs {name}", where="mengzi-mt serve", fix="pip install 'mengzi-mt[serve]'") from error
     from mengzi_mt.sdk.mengzi import Mengzi
+    from mengzi_mt.sdk.serve import address, listen, serve
 
     listener = listen(host, port)
     mengzi = Mengzi.load(model, device=device, dtype=dtype, backend=backend, max_input=max_input)
