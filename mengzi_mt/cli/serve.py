@@ -27,7 +27,7 @@ def serve(
     dtype: Annotated[str | None, typer.Option("--dtype", help="float32 or bfloat16.")] = None,
     backend: Annotated[str | None, typer.Option("--backend", help="What MODEL must be for: torch, ctranslate2 or onnx.")] = None,
     max_input: Annotated[int, typer.Option("--max-input", help="Tokens of an input at most.")] = 512,
-    batch_rows: Annotated[int, typer.Option("--batch-rows", min=1, help="Rows of a batch at most.")] = 256,
+    batch_rows: Annotated[int, typer.Option("--batch-rows", min=1, help="Rows of a batch at most.")] = 64,
     batch_wait: Annotated[float, typer.Option("--batch-wait", min=0, max=1, help="Seconds to wait for a batch to fill.")] = 0.005,
     queue_rows: Annotated[int, typer.Option("--queue-rows", min=1, help="Rows that wait at most; more get 429.")] = 4_096,
     request_timeout: Annotated[float, typer.Option("--request-timeout", min=0.01, help="Seconds to an answer at most.")] = 60,

@@ -114,7 +114,7 @@ def request_of(task: DownstreamTask) -> Any:
     several = Annotated[
         list[template], Field(min_length=1, max_length=len(names), json_schema_extra=_UNIQUE), AfterValidator(_differ)
     ]
-    number = Annotated[Whole, Field(ge=1, le=len(names))]
+    number = Annotated[int, Field(ge=1, le=len(names)), BeforeValidator(_whole)]
     fields: dict[str, Any] = {
         "task": (Literal[task.name], ...),
         "rows": (list[row], Field(min_length=1, max_length=MAX_ROWS, description="Inputs of the task, by name.")),

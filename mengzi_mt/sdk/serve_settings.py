@@ -38,7 +38,7 @@ class ServeSettings(Settings):
         stalled: after how long in one batch the model counts as stuck.
     """
 
-    batch_rows: int = Field(256, ge=1)
+    batch_rows: int = Field(64, ge=1)
     batch_tokens: int = Field(65_536, ge=1)
     batch_wait: float = Field(0.005, ge=0, le=1)
     queue_rows: int = Field(4_096, ge=1)

@@ -97,6 +97,7 @@ class Worker:
         self.queue = JobQueue(settings, mengzi.scorers.scorer.max_input)
         self.died: BaseException | None = None
         self._streams: deque[Stream] = deque()
+        self._open: set[Stream] = set()
         self._batch: Batch | None = None
         self._since: float | None = None
         self._rate = 0.0
@@ -113,7 +114,7 @@ class Worker:
     @property
     def streams(self) -> int:
         """Answers that are being streamed."""
-        return len(self._streams)
+        return len(self._open)
 
     def submit(self, job: Job) -> None:
         """Let a job wait for its turn.
@@ -130,10 +131,9 @@ class Worker:
             ServeError: there are too many, or nothing new is taken.
         """
         self.queue.check_open()
-        if len(self._streams) >= self.settings.streams:
-            raise ServeError(
-                "queue_full", f"{len(self._streams)} answers are being streamed already", retry_after=self.retry_after()
-            )
+        if self.streams >= self.settings.streams:
+            raise ServeError("queue_full", f"{self.streams} answers are being streamed already", retry_after=self.retry_after())
+        self._open.add(stream)
         self._streams.append(stream)
         self.queue.wake()
 
@@ -160,6 +160,8 @@ class Worker:
                     stream = self._streams.popleft()
                     if stream.advance():
                         self._streams.append(stream)
+                    else:
+                        self._open.discard(stream)
         except BaseException as error:
             self._died(error)
 
@@ -213,7 +215,7 @@ class Worker:
         for part in self._batch.parts if self._batch else ():
             self._finish(part.job, reason)
         self._refuse(reason)
-        for stream in self._streams:
+        for stream in self._open:
             stream.tell(reason)
 
 

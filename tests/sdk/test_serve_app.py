@@ -87,7 +87,7 @@ def test_requests_are_computed_together_and_get_their_own_rows():
             await asyncio.sleep(0.01)
         gate.set()
 
-    answers = talk(*(post("/v1/predict", body) for body in bodies), opened, model=model)[:-1]
+    answers = talk(*(post("/v1/predict", body) for body in bodies), opened, model=model, batch_rows=256)[:-1]
     for body, answer in zip(bodies, answers, strict=True):
         assert [one["text"] for one in answer.json()["results"]] == [row["text"][::-1] for row in body["rows"]]
     assert sum(rows for _, rows in model.calls) == sum(len(body["rows"]) for body in bodies)
@@ -344,8 +344,22 @@ def test_streams_and_batches_share_the_model():
 
 
 def test_too_many_streams_are_refused():
-    body = {"prompts": ["字" * 20], "stream": True}
-    answers = talk(*(post("/v1/generate", body) for _ in range(4)), model=StubModel(pause=0.02), streams=2)
+    model, gate = StubModel(), threading.Event()
+
+    def stream(prompt, max_new_tokens=None):
+        gate.wait(20)
+        yield prompt
+
+    model.stream = stream
+
+    async def conversation(client):
+        asked = [asyncio.create_task(post("/v1/generate", {"prompts": ["字"], "stream": True})(client)) for _ in range(4)]
+        while sum(one.done() for one in asked) < 2:
+            await asyncio.sleep(0.01)
+        gate.set()
+        return await asyncio.gather(*asked)
+
+    answers = talk(conversation, model=model, streams=2)[0]
     assert sorted(answer.status_code for answer in answers) == [200, 200, 429, 429]
 
 
