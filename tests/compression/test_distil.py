@@ -100,12 +100,12 @@ def test_pseudo_labels_stand_in_for_the_gold_targets(make_recipe):
     run = set_up_distillation(recipe, SAMPLE, Devices(recipe.training))
     lines = [json.loads(line) for line in (recipe.run_dir / "pseudo-labels.jsonl").read_text().splitlines()]
     assert lines[0]["made_from"]["beams"] == 2
-    drawn = run.stream.examples(0, 8)
     assert run.objective is None
-    decoded = [run.tokenizer.decode(one.targets, skip_special_tokens=True) for one in drawn if one is not None]
-    assert decoded == [
-        run.tokenizer.decode(run.tokenizer(line["targets"]).input_ids, skip_special_tokens=True) for line in lines[1:]
-    ]
+    encoder = Encoder(run.tokenizer)
+    drawn = run.stream.examples(0, 8)
+    kept = [(one, line) for one, line in zip(drawn, lines[1:], strict=True) if one is not None]  # long ones do not fit the limits
+    assert len(kept) >= 4
+    assert all(one.targets == encoder.target(line["targets"]) for one, line in kept)
     assert distil(recipe, SAMPLE).is_dir()
 
 
