@@ -17,6 +17,7 @@ from torch import nn
 from mengzi_mt import __version__
 from mengzi_mt.config import TrainingSettings, dump_recipe
 from mengzi_mt.errors import InputError, RunError, first_line
+from mengzi_mt.models.pruned import pruned_section
 from mengzi_mt.pretraining.encoder_batches import EncoderStep
 from mengzi_mt.pretraining.encoder_losses import EncoderLosses, accumulate, evaluate
 from mengzi_mt.pretraining.encoder_models import restore_encoder, save_encoder
@@ -216,6 +217,7 @@ def _write(run: EncoderRun, state: _State, folder: Path, step: int, saved: Train
         "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
         "counters": state.counters,
         **_data(run),
+        **pruned_section(run.model),
         "versions": {"mengzi_mt": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
     }
     write_checkpoint(

@@ -220,7 +220,9 @@ def _validate(
         mean = sum(losses.values()) / len(losses)
         shown = ", ".join(f"{task} {loss:.3f}" for task, loss in losses.items())
         progress.say(f"step {step}: validation loss {mean:.4f} ({shown})")
-        record = {"step": step, "validation_loss": mean, "validation_losses": losses, "scores": scores}
+        record = {"validation_loss": mean, "validation_losses": losses}
+    if losses or scores:
+        record = {"step": step, **record, "scores": scores}
         progress.record(record)
     if scores:
         progress.say(f"step {step}: " + ", ".join(f"{name} {score:.3f}" for name, score in scores.items()))
