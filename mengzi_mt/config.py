@@ -264,12 +264,13 @@ class StoppingSettings(Settings):
     mode: Literal["min", "max"] = "min"
     min_delta: float = Field(0.0, ge=0, description="By how much a score must be better than the best to count as better.")
     patience: int | None = Field(None, ge=1, description="Stop after so many validations without a better score; never by default.")
+    goal: float | None = Field(None, description="Stop as soon as the score is at least as good as this; never by default.")
     keep_best: bool = Field(False, description="Keep the checkpoint of the best score beside the last ones.")
 
     @property
     def watched(self) -> bool:
         """Whether validations have any consequence."""
-        return self.patience is not None or self.keep_best
+        return self.patience is not None or self.goal is not None or self.keep_best
 
 
 class Recipe(Settings):

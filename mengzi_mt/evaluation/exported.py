@@ -49,6 +49,7 @@ class RuntimeGenerator(Generator):
     def _search(self, model: Any, precision: torch.dtype, steps: int) -> Search:
         if isinstance(model, OnnxModel):
             return OnnxSearch(model, end=self.encoder.eos, steps=steps)
+        self.takes_constraints = False
         model.steps = steps
         return model  # type: ignore[no-any-return]
 

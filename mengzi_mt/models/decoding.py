@@ -8,7 +8,7 @@ nothing is divided by what remains.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -118,6 +118,18 @@ class TokenSearch(ABC):
             Output(tuple(token for token in one if token != NOTHING), total, done)
             for one, total, done in zip(written.tolist(), sums, finished.tolist(), strict=True)
         ]
+
+    @torch.inference_mode()
+    def stream(self, inputs: Sequence[int]) -> Iterator[int]:
+        """The most probable token at each step, one after the other; end-of-sequence is left out."""
+        decoding = self.begin([inputs], 1)
+        tokens = torch.full((1,), self.start, device=self.device)
+        for _ in range(self.steps):
+            tokens = self.head.top(decoding.step(tokens), 1)[0][:, 0]
+            token = int(tokens)
+            if token == self.end:
+                return
+            yield token
 
     @torch.inference_mode()
     def beam_search(

@@ -18,6 +18,7 @@ from transformers import T5ForConditionalGeneration
 from mengzi_mt.data.flat import Side
 from mengzi_mt.models.flat import block_bias
 from mengzi_mt.models.int8 import Int8Linear
+from mengzi_mt.models.pruned import own_heads
 from mengzi_mt.models.t5 import output_scale
 
 Block = tuple[int, Side, Side, Tensor | None]
@@ -99,7 +100,10 @@ class Inference:
         return activated
 
     def attention(self, attention: Any, states: Tensor, source: Tensor, blocks: list[Block]) -> Tensor:
-        """Attention within each block; T5 does not divide scores by the root of the width."""
+        """Attention within each block; T5 does not divide scores by the root of the width.
+
+        The heads of a mask are those of the stack's relative bias, of which a pruned layer has some.
+        """
         query, key, value = self.linear(attention.q, states), self.linear(attention.k, source), self.linear(attention.v, source)
         heads, width = attention.n_heads, attention.key_value_proj_dim
         pieces = []
@@ -107,7 +111,7 @@ class Inference:
             q = laid_out(query, asking, examples, heads, width)
             k, v = (laid_out(part, asked, examples, heads, width) for part in (key, value))
             if mask is not None:
-                mask = mask.expand(examples, heads, asking.length, asked.length)
+                mask = own_heads(attention, mask, 1).expand(examples, heads, asking.length, asked.length)
             out = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
             out = out.transpose(1, 2).reshape(examples * asking.length, heads * width)
             pieces.append(out if asking.scatter is None else out.index_select(0, asking.scatter))

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, GenerationConfig, T5Config, T5ForConditionalGeneration
 from transformers.utils import logging
 
 from mengzi_mt.errors import InputError, first_line
+from mengzi_mt.models.pruned import read_section, shrink_to
 from mengzi_mt.models.shapes import SHAPES
 
 T5_FAMILY = ("t5", "mt5")
@@ -118,7 +119,7 @@ def load_model(
     dropout: float | None = None,
     family: Collection[str] = T5_FAMILY,
 ) -> T5ForConditionalGeneration:
-    """A T5 from a local folder or a hub name, tied or untied as it was saved.
+    """A T5 from a local folder or a hub name, tied or untied and pruned as it was saved.
 
     Raises:
         InputError: nothing there, no T5, or damaged weights.
@@ -126,6 +127,9 @@ def load_model(
     where = str(name_or_path)
     config = load_config(where, dropout, family)
     logging.disable_progress_bar()
+    section = read_section(where)
+    if section is not None:
+        return _load_pruned(where, config, section, dtype)
     try:
         model, report = AutoModelForSeq2SeqLM.from_pretrained(where, config=config, dtype=dtype, output_loading_info=True)
     except Exception as error:
@@ -143,6 +147,27 @@ def load_model(
     if is_tied(model) and keeps_own_head(config):
         untie_head(model)  # transformers ties a head that equals the embedding, whatever the configuration says
     return model
+
+
+def _load_pruned(where: str, config: T5Config, section: Mapping[str, Any], dtype: torch.dtype) -> T5ForConditionalGeneration:
+    """A T5 whose layers differ in size."""
+    model: T5ForConditionalGeneration = AutoModelForSeq2SeqLM.from_config(config)
+    if keeps_own_head(config):
+        untie_head(model)
+    shrink_to(model, section, where)
+    nn.Module.to(model, dtype=dtype)
+    try:
+        missing, unexpected = model.load_state_dict(load_file(str(Path(where) / WEIGHTS_FILE)), strict=False)
+    except Exception as error:  # as above; torch's own says last what it is about
+        raise InputError(
+            f"The weights cannot be loaded: {type(error).__name__}: {str(error).splitlines()[-1].strip()}", where=where,
+            fix="the checkpoint is incomplete or damaged; use another one or write it again",
+        ) from error  # fmt: skip
+    lost = sorted(set(missing) & checkpoint_weights(model).keys()) + unexpected
+    if lost:
+        raise InputError(f"The checkpoint's weights do not fit: {lost[0]}", where=where, fix="use a complete checkpoint")
+    model.name_or_path = where
+    return model.eval()
 
 
 def checkpoint_weights(model: T5ForConditionalGeneration) -> dict[str, Tensor]:

@@ -60,6 +60,10 @@ class EncoderStep:
         """Without padding."""
         return sum(batch.tokens for batch in self.batches)
 
+    def count(self, name: str) -> int:
+        """Of an objective's predictions; what is no objective has a loss at each token."""
+        return self.predictions.get(name, self.tokens)
+
     @property
     def slots(self) -> int:
         """With padding."""

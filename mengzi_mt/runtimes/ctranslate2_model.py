@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +144,12 @@ class CTranslate2Model:
     def greedy(self, inputs: Sequence[Sequence[int]], courses: Sequence[Course] | None = None) -> list[Output]:
         """The most probable token at each step; ``courses`` only None."""
         return [outputs[0] for outputs in self.beam_search(inputs, 1, 1.0, courses)]
+
+    def stream(self, inputs: Sequence[int]) -> Iterator[int]:
+        """The most probable token at each step, one after the other; end-of-sequence is left out."""
+        for step in self.translator.generate_tokens(self._pieces(inputs), max_decoding_length=self.steps, max_input_length=0):
+            if step.token_id != self.end:
+                yield step.token_id
 
     def beam_search(
         self,

@@ -139,10 +139,10 @@ class DecoderGraph(nn.Module):
         self.farthest = model.config.relative_attention_max_distance
         bias = block_bias(decoder.block[0], self.farthest + 1, causal=False).detach().float()
         self.table = nn.Parameter(bias[:, -1].flip(-1).t().contiguous(), requires_grad=False)  # by distance, 0 to farthest
-        self.layers: Any = _layers(decoder, model.config.dense_act_fn == "gelu_new")
-        layers: Any = self.layers
+        layers: Any = _layers(decoder, model.config.dense_act_fn == "gelu_new")
         for _, _, _, cross, _, _ in layers:
             del cross.k, cross.v
+        self.layers: Any = layers
         self.norm = _Norm(decoder.final_layer_norm)
         self.head = _Matrix(model.lm_head)
         self.scale = output_scale(model)

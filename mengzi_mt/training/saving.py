@@ -114,7 +114,7 @@ def load_weights(folder: Path, run: Run, saved: TrainerState, lora: Lora | None 
     Raises:
         InputError: another recipe, named with its differences; or weights of another model.
     """
-    different = differences(_with_defaults(saved.recipe), run.recipe.model_dump(mode="json"))
+    different = differences(_with_defaults(saved.recipe, type(run.recipe)), run.recipe.model_dump(mode="json"))
     fixed = [change for change in different if change.startswith(_NEVER_ACCEPTED)]
     if different and (fixed or not accept_changes):
         way_out = "restore these values, set another `output`, or continue with the new ones: --accept-changes"
@@ -166,10 +166,10 @@ def restore_random_states(rng: dict[str, Any], devices: Devices, seed: int) -> N
         torch.cuda.set_rng_state(own["cuda"][0], devices.device)
 
 
-def _with_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
+def _with_defaults(recipe: dict[str, Any], kind: type[Recipe]) -> dict[str, Any]:
     """A saved recipe with the keys that were added since it was saved, at their defaults."""
     try:
-        return Recipe.model_validate(recipe).model_dump(mode="json")
+        return kind.model_validate(recipe).model_dump(mode="json")
     except ValueError:
         return recipe
 
