@@ -55,8 +55,8 @@ def write_int8(model: T5ForConditionalGeneration, folder: Path) -> None:
 def load_int8(folder: Path, device: torch.device | str = "cpu") -> T5ForConditionalGeneration:
     """The model with :class:`~mengzi_mt.models.int8.Int8Linear` and ``Int8Embedding`` in place of its layers.
 
-    It serves :class:`~mengzi_mt.models.inference.Inference` alone. No matrix is ever there in float32, but for those without content
-    out of which a pruned model is cut.
+    It serves :class:`~mengzi_mt.models.inference.Inference` alone. No matrix is ever there in float32, but for those without
+    content out of which a pruned model is cut.
 
     Raises:
         InputError: damaged weights, or another device than the CPU.
