@@ -13,7 +13,8 @@ mz.load()
 results = [
     mz.inference(task_type="entity_extraction", input_string="昨天张伟在百度公司见到了李娜"),
     mz.inference(task_type="text_similarity", input_string="怎么换卡", input_string2="如何换绑定的卡"),
-    mz.inference(task_type="financial_relationship_extraction", input_string="海天集团收购蓝波科技", entity1="海天集团", entity2="蓝波科技"),
+    mz.inference(task_type="financial_relationship_extraction", input_string="海天集团收购蓝波科技",
+                 entity1="海天集团", entity2="蓝波科技"),
     mz.inference(task_type="ad_generation", input_string="类型-裤，版型-宽松"),
     mz.inference(task_type="medical_domain_intent_classifier", input_string="血糖高吃什么药"),
     mz.inference(task_type="sentiment_classifier", input_string="房间又小又吵，不会再来"),
