@@ -20,6 +20,7 @@ from mengzi_mt.cli import (
     few_shot,
     prepare,
     pretrain,
+    pretrain_ablate,
     pretrain_encoder,
     prompts,
     runs,
@@ -53,6 +54,7 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(pretrain.app, name="pretrain")
 corpus.app.command("tag", help=corpus_tag.HELP)(corpus_tag.tag)
 pretrain.app.command("encoder", help=pretrain_encoder.HELP)(pretrain_encoder.encoder)
+pretrain.app.command("ablate", help=pretrain_ablate.HELP)(pretrain_ablate.ablate)
 app.command("train", help=train.HELP)(train.train)
 app.command("prepare", help=prepare.HELP)(prepare.prepare)
 app.command("evaluate", help=evaluate.HELP)(evaluate.evaluate)
