@@ -70,8 +70,10 @@ def markdown(results: Mapping[str, Any]) -> str:
         cells = [variant["name"]]
         for name in measures:
             one = variant["measures"][name]
-            added = f" ({shown(name, one['difference'], True)} {interval(name, one['interval'])}".rstrip() + ")"
-            cells.append(shown(name, one["mean"]) + (added if "difference" in one else ""))
+            added = ""
+            if "difference" in one:
+                added = f" ({shown(name, one['difference'], True)} {interval(name, one['interval'])}".rstrip() + ")"
+            cells.append(shown(name, one["mean"]) + added)
         lines.append("| " + " | ".join([*cells, f"× {_time(results, variant):.2f}"]) + " |")
     return "\n".join([*lines, "", " ".join(sentences(results)), "", _read(results), ""])
 
