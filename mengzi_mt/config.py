@@ -221,11 +221,17 @@ class TrainingSettings(Settings):
     ema: float | None = Field(None, gt=0, lt=1, description="Decay of an average of the weights that is validated and saved.")
     freeze: tuple[str, ...] = Field((), description="Patterns of parameters that are not trained; `!pattern` takes some out again.")
     lora: LoraSettings | None = Field(None, description="Train adapters instead of the weights; `{}` for the defaults.")
+    fake_int8: bool = Field(
+        False,
+        description="Round states and matrices in the forward pass as an int8 export does, so that the weights get used to it.",
+    )
 
     @model_validator(mode="after")
     def _one_choice_of_weights(self) -> TrainingSettings:
         if self.lora and self.parallel == "fsdp":
             raise ValueError("`lora` trains too little to be sharded; set parallel: ddp")
+        if self.fake_int8 and (self.lora or self.parallel == "fsdp"):
+            raise ValueError("`fake_int8` rounds whole matrices of a model's own; train all weights, with parallel: ddp")
         if self.lora and self.freeze:
             raise ValueError("`lora` freezes all weights but its own, so `freeze` means nothing beside it; remove one of them")
         return self
@@ -258,12 +264,13 @@ class StoppingSettings(Settings):
     mode: Literal["min", "max"] = "min"
     min_delta: float = Field(0.0, ge=0, description="By how much a score must be better than the best to count as better.")
     patience: int | None = Field(None, ge=1, description="Stop after so many validations without a better score; never by default.")
+    goal: float | None = Field(None, description="Stop as soon as the score is at least as good as this; never by default.")
     keep_best: bool = Field(False, description="Keep the checkpoint of the best score beside the last ones.")
 
     @property
     def watched(self) -> bool:
         """Whether validations have any consequence."""
-        return self.patience is not None or self.keep_best
+        return self.patience is not None or self.goal is not None or self.keep_best
 
 
 class Recipe(Settings):

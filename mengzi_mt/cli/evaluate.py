@@ -190,8 +190,9 @@ def _evaluate_model(model: str, out: Path, job: _Job, devices: Devices) -> dict[
     place = resolve(model)
     loaded = load_scorers(str(place), device=devices.device, batch_size=job.batch_size, **job.settings)
     scorer, generator = SharedScorer(loaded.scorer, devices), SharedGenerator(loaded.generator, devices)
-    described = describe_model(model, Path(place), loaded.model) | {"architecture": loaded.kind, "scored_as": loaded.way}
-    run = None if job.fresh else {"model": described["hash"] or described["name"], **job.settings}
+    described = describe_model(model, Path(place), loaded.parameters) | {"architecture": loaded.kind, "scored_as": loaded.way}
+    settings = {**job.settings, "precision": loaded.precision}
+    run = None if job.fresh else {"model": described["hash"] or described["name"], **settings}
     watch: Watch = Progress() if devices.main else Silence()
     entries = [
         evaluate_task(
@@ -219,7 +220,7 @@ def _evaluate_model(model: str, out: Path, job: _Job, devices: Devices) -> dict[
         "model": described,
         "settings": {
             "normalisation": options.normalisation, "limit": options.limit, "seed": options.seed,
-            "max_templates": options.max_templates, **job.settings,
+            "max_templates": options.max_templates, **settings,
             "convention": loaded.scorer.convention.description, "processes": devices.count,
         },
         "published": published_of(job.suite, options.split),
@@ -332,10 +333,9 @@ def _data_note(source: DataSource) -> str | None:
     return f"data map: {source.data_map.name}" if source.data_map else None
 
 
-def describe_model(name: str, place: Path, model: Any) -> dict[str, Any]:
+def describe_model(name: str, place: Path, parameters: int) -> dict[str, Any]:
     """The model's provenance for results: hash of its weights, and what its manifest says it was trained on."""
-    from mengzi_mt.evaluation.provenance import contamination_of
-    from mengzi_mt.models.t5 import parameter_count
+    from mengzi_mt.evaluation.provenance import contamination_of, weights_hash
     from mengzi_mt.training.checkpoint import read_manifest
 
     manifest = read_manifest(place) if place.is_dir() else {}
@@ -343,7 +343,7 @@ def describe_model(name: str, place: Path, model: Any) -> dict[str, Any]:
     return {
         "name": name,
         "hash": weights_hash(place),
-        "parameters": parameter_count(model),
+        "parameters": parameters,
         "shape": recipe.get("model", {}).get("shape"),
         "recipe": recipe.get("name"),
         "steps": manifest.get("step"),
@@ -353,17 +353,6 @@ def describe_model(name: str, place: Path, model: Any) -> dict[str, Any]:
         "data_source": manifest.get("data_source"),
         "contamination": contamination_of(manifest),
     }
-
-
-def weights_hash(place: Path) -> str | None:
-    """SHA-256 (first 16 hex digits) of the weights file, or None for a hub name."""
-    import hashlib
-
-    path = place / "model.safetensors"
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _label(model: str) -> str:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mengzi_mt.cli.common import DataDir, DataKind, DataMapOption, data_source
-from mengzi_mt.cli.evaluate import weights_hash
 from mengzi_mt.errors import InputError
 
 if TYPE_CHECKING:
@@ -87,6 +86,7 @@ def _numbers(folds: str) -> list[int]:
 
 def _fold(task: str, fold: int, recipe: Recipe, source: DataSource, scoring: Scoring, folder: Path, keep: bool) -> dict[str, Any]:
     """One fold's result: read where it is finished, else trained (or trained on, after an interruption) and scored."""
+    from mengzi_mt.evaluation.provenance import weights_hash
     from mengzi_mt.resources import resolve
 
     start = recipe.model.init

@@ -10,19 +10,24 @@ import typer
 from mengzi_mt import __version__
 from mengzi_mt.cli import (
     browse,
+    card,
     compare,
     compress,
+    compress_distil,
+    compress_prune,
     corpus,
     corpus_tag,
     data,
     evaluate,
     export,
     few_shot,
+    infer,
     prepare,
     pretrain,
     pretrain_ablate,
     pretrain_encoder,
     prompts,
+    push,
     runs,
     submit,
     tasks,
@@ -52,15 +57,20 @@ app.add_typer(compress.app, name="compress")
 app.add_typer(export.app, name="export")
 app.add_typer(runs.app, name="runs")
 app.add_typer(pretrain.app, name="pretrain")
+compress.app.command("prune", help=compress_prune.HELP)(compress_prune.prune)
 corpus.app.command("tag", help=corpus_tag.HELP)(corpus_tag.tag)
 pretrain.app.command("encoder", help=pretrain_encoder.HELP)(pretrain_encoder.encoder)
 pretrain.app.command("ablate", help=pretrain_ablate.HELP)(pretrain_ablate.ablate)
+compress.app.command("distil", help=compress_distil.HELP)(compress_distil.distil)
 app.command("train", help=train.HELP)(train.train)
 app.command("prepare", help=prepare.HELP)(prepare.prepare)
 app.command("evaluate", help=evaluate.HELP)(evaluate.evaluate)
 app.command("compare", help=compare.HELP)(compare.compare)
 app.command("browse", help=browse.HELP)(browse.browse)
 app.command("few-shot", help=few_shot.HELP)(few_shot.few_shot)
+app.command("infer", help=infer.HELP)(infer.infer)
+app.command("card", help=card.HELP)(card.card)
+app.command("push", help=push.HELP)(push.push)
 app.command("submit", help=submit.HELP)(submit.submit)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -50,8 +51,8 @@ def train(
     run_recipe(loaded, source, resume=resume, accept_changes=accept_changes)
 
 
-def run_recipe(recipe: Recipe, source: DataSource, *, resume: bool, accept_changes: bool) -> None:
-    """Set a recipe's run up, train it, print the final checkpoint's folder."""
+def run_recipe(recipe: Recipe, source: DataSource, *, resume: bool, accept_changes: bool) -> Path:
+    """Set a recipe's run up, train it, print the final checkpoint's folder and return it."""
     from mengzi_mt.pretraining.instances import with_objective
     from mengzi_mt.training.devices import Devices
     from mengzi_mt.training.loop import train as run_training
@@ -67,3 +68,4 @@ def run_recipe(recipe: Recipe, source: DataSource, *, resume: bool, accept_chang
     if devices.main:
         typer.echo(str(final))
     devices.close()
+    return final

@@ -134,7 +134,7 @@ class SpanOf:
         texts = self.texts
         if texts is None:
             texts = tuple(example.inputs[span.start : span.end] for span in example.shrinkable) or (example.inputs,)
-        spans = _Spans(texts, self.separator, pieces)
+        spans = Spans(texts, self.separator, pieces)
         if not spans.start.allowed:
             raise InputError(
                 "The text holds nothing that could be copied", where=_place(example), fix="give a text, or generate freely"
@@ -142,18 +142,18 @@ class SpanOf:
         return spans
 
 
-_State = tuple[int, ...]
+State = tuple[int, ...]
 _BEFORE_ALL = (-2,)
-_ANYWHERE = -1
+ANYWHERE = -1
 """Place from which the next byte may be any at which a part may begin."""
-_TEXT_END = 0xFF
+TEXT_END = 0xFF
 """Byte after each text; no UTF-8 text has it."""
 
 
 @dataclass(frozen=True, slots=True)
 class _SpanCourse:
-    spans: _Spans
-    state: _State
+    spans: Spans
+    state: State
     stopped = False
 
     @property
@@ -164,10 +164,10 @@ class _SpanCourse:
         return _SpanCourse(self.spans, self.spans.options(self.state)[token])
 
 
-class _Spans:
+class Spans:
     """The automaton of the parts of some texts.
 
-    Places count the bytes of the texts, each with :data:`_TEXT_END` after it, and then those of the separator.
+    Places count the bytes of the texts, each with :data:`TEXT_END` after it, and then those of the separator.
     """
 
     def __init__(self, texts: Sequence[str], separator: str | None, pieces: Pieces) -> None:
@@ -186,31 +186,33 @@ class _Spans:
                     self.ends[len(written) + len(normal)] = len(self.raw) + len(segment)
                 self.raw += segment
                 written += normal
-            written.append(_TEXT_END)
+            written.append(TEXT_END)
         self.texts_end = len(written)
         self.bytes = bytes(written + self.between)
         self._by_first_byte: dict[int, list[int]] = {}
         for place in self.begins:
             self._by_first_byte.setdefault(self.bytes[place], []).append(place + 1)
-        self._known: dict[_State, dict[int, _State]] = {}
+        self.opening: State = (ANYWHERE,)
+        self._known: dict[State, dict[int, State]] = {}
 
     @property
     def start(self) -> _SpanCourse:
+        """The course before the first token."""
         return _SpanCourse(self, _BEFORE_ALL)
 
-    def options(self, state: _State) -> dict[int, _State]:
+    def options(self, state: State) -> dict[int, State]:
         """The tokens that may follow, and the state after each; end-of-sequence where the answer may end, or must."""
         if state not in self._known:
             self._known[state] = self._options(state)
         return self._known[state]
 
-    def _options(self, state: _State) -> dict[int, _State]:
-        found: dict[int, _State] = {}
-        todo: list[tuple[Node, _State]] = [(self.pieces.tree, state)]
+    def _options(self, state: State) -> dict[int, State]:
+        found: dict[int, State] = {}
+        todo: list[tuple[Node, State]] = [(self.pieces.tree, state)]
         if state == _BEFORE_ALL:
-            todo = [(self.pieces.first_tree, (_ANYWHERE,))]
+            todo = [(self.pieces.first_tree, self.opening)]
             if self.pieces.drops_first_blank:
-                found |= dict.fromkeys(self.pieces.first_tree.tokens, (_ANYWHERE,))
+                found |= dict.fromkeys(self.pieces.first_tree.tokens, self.opening)
         while todo:
             node, places = todo.pop()
             for byte, following in self._steps(places).items():
@@ -224,11 +226,11 @@ class _Spans:
             found[self.pieces.encoder.eos] = state
         return found
 
-    def _steps(self, places: _State) -> dict[int, _State]:
+    def _steps(self, places: State) -> dict[int, State]:
         """The bytes that may follow, and the places after each."""
         found: dict[int, list[int]] = {}
         for place in places:
-            if place == _ANYWHERE:
+            if place == ANYWHERE:
                 for byte, following in self._by_first_byte.items():
                     found.setdefault(byte, []).extend(following)
             else:
@@ -238,23 +240,23 @@ class _Spans:
 
     def _from(self, place: int) -> Iterator[tuple[int, int]]:
         """The one byte that goes on from a place, and the separator's first where a part may end."""
-        if self.bytes[place] != _TEXT_END:
-            yield self.bytes[place], _ANYWHERE if place + 1 == len(self.bytes) else place + 1
+        if self.bytes[place] != TEXT_END:
+            yield self.bytes[place], ANYWHERE if place + 1 == len(self.bytes) else place + 1
         if place in self.ends and self.between:
             begin = len(self.bytes) - len(self.between)
-            yield self.between[0], _ANYWHERE if len(self.between) == 1 else begin + 1
+            yield self.between[0], ANYWHERE if len(self.between) == 1 else begin + 1
 
     def text(self, tokens: Sequence[int]) -> str:
         """The copied characters; where the limit of tokens cut the answer, up to the last place where it might have ended."""
         written = b"".join(map(self.pieces.of, tokens))
         if self.pieces.drops_first_blank:
             written = written.removeprefix(b" ")
-        ways: dict[int, tuple[tuple[str, ...], int]] = {_ANYWHERE: ((), 0)}  # place -> parts before, where this one began
+        ways: dict[int, tuple[tuple[str, ...], int]] = {ANYWHERE: ((), 0)}  # place -> parts before, where this one began
         answer: tuple[str, ...] = ()
         for byte in written:
             following: dict[int, tuple[tuple[str, ...], int]] = {}
             for place, (parts, begun) in ways.items():
-                if place == _ANYWHERE:
+                if place == ANYWHERE:
                     following |= {after: (parts, after - 1) for after in self._by_first_byte.get(byte, [])}
                     continue
                 for possible, after in self._from(place):
@@ -276,7 +278,7 @@ def _segments(text: str, pieces: Pieces) -> Iterator[str]:
     """The text cut between characters that normalisation does not join: a mark stays with the character before it."""
     segment = ""
     for character in text:
-        if segment and not _joins(character) and pieces.normalise(character):
+        if segment and not joins(character) and pieces.normalise(character):
             yield segment
             segment = ""
         segment += character
@@ -284,7 +286,7 @@ def _segments(text: str, pieces: Pieces) -> Iterator[str]:
         yield segment
 
 
-def _joins(character: str) -> bool:
+def joins(character: str) -> bool:
     """Whether Unicode's normalisation may put a character together with the one before it."""
     return unicodedata.category(character).startswith("M") or "\u1160" <= character <= "\u11ff" or character in "\uff9e\uff9f"
 

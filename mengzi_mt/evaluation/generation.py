@@ -5,13 +5,16 @@ See docs/evaluation.md for the conventions.
 
 from __future__ import annotations
 
+import codecs
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+import torch
 from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 
 from mengzi_mt.data.constraints import Answers, Constraint, Course, StopAt
@@ -48,6 +51,24 @@ class Generated:
     candidates: tuple[tuple[str, float], ...] = ()
 
 
+class Search(Protocol):
+    """What finds the tokens of answers: :class:`~mengzi_mt.models.decoding.Decoder` says what each method does."""
+
+    steps: int
+    """Generated tokens at most, end-of-sequence included."""
+
+    def stream(self, inputs: Sequence[int]) -> Iterator[int]:
+        """The tokens of the greedy sequence, as soon as they are known."""
+
+    def greedy(self, inputs: Sequence[Sequence[int]], courses: Sequence[Course] | None = None) -> list[Output]:
+        """One sequence an input."""
+
+    def beam_search(
+        self, inputs: Sequence[Sequence[int]], beams: int, length_penalty: float = 1.0, courses: Sequence[Course] | None = None
+    ) -> list[list[Output]]:
+        """An input's finished sequences, the best first."""
+
+
 class _Prepared(NamedTuple):
     """One example as ids: its place in the caller's order, its input, the characters cut."""
 
@@ -57,7 +78,13 @@ class _Prepared(NamedTuple):
 
 
 class Generator:
-    """Generates with one model. Batch size and order of the examples do not change the answers."""
+    """Generates with one model. Batch size and order of the examples do not change the answers.
+
+    Attributes:
+        takes_constraints: whether :meth:`generate` knows what answers may be.
+    """
+
+    takes_constraints = True
 
     def __init__(
         self,
@@ -90,19 +117,55 @@ class Generator:
         Raises:
             InputError: a number below its least, or an empty stop string.
         """
-        for name, value in (("max_new_tokens", max_new_tokens), ("beams", beams), ("batch_size", batch_size)):
-            if value < 1:
-                raise InputError(f"{name} is {value}", where="generation", fix="give at least 1")
+        _at_least_one(max_new_tokens=max_new_tokens, beams=beams, batch_size=batch_size)
         if not math.isfinite(length_penalty):
             raise InputError(f"length_penalty is {length_penalty}", where="generation", fix="give a finite number")
         self.encoder = Encoder(tokenizer)
-        slack = 1.25 if model.device.type == "cpu" else SLACK
-        self.decoder = Decoder(model.eval(), PRECISIONS[precision], end=self.encoder.eos, steps=max_new_tokens, slack=slack)
+        self.decoder = self._search(model, PRECISIONS[precision], max_new_tokens)
         self.max_input, self.batch_size, self.batch_tokens = max_input, batch_size, batch_tokens
         self.beams, self.length_penalty = beams, length_penalty
-        self.stop = tuple(stop)
+        self.stop = self._stops(stop)
+
+    def _stops(self, stop: Sequence[str]) -> tuple[str, ...]:
         if not all(self.pieces.normalise(text) for text in stop):
             raise InputError("A stop string is empty", where="generation", fix="leave it out")
+        return tuple(stop)
+
+    def adjusted(self, *, max_new_tokens: int | None = None, beams: int = 1, stop: Sequence[str] = ()) -> Generator:
+        """A generator of the same model with other settings; weights are shared.
+
+        Raises:
+            InputError: a number below its least, or an empty stop string.
+        """
+        steps = self.decoder.steps if max_new_tokens is None else max_new_tokens
+        _at_least_one(max_new_tokens=steps, beams=beams)
+        other = copy.copy(self)
+        other.decoder = copy.copy(self.decoder)
+        other.decoder.steps, other.beams, other.stop = steps, beams, self._stops(stop)
+        return other
+
+    def stream(self, example: TextExample) -> Iterator[str]:
+        """The greedy answer to one example in pieces, as soon as they are known. Together they are :meth:`generate`'s text.
+
+        No piece ends inside of a character that is spelled in bytes. Stop strings are not looked for.
+        """
+        inputs, _ = self.encoder.inputs(example, self.max_input)
+        characters = codecs.getincrementaldecoder("utf-8")("replace")
+        held, begun = "", False  # blanks that may turn out to be the last are kept back
+        for token in self.decoder.stream(inputs):
+            text = held + characters.decode(self.pieces.of(token))
+            text = text if begun else text.lstrip()
+            piece = text.rstrip()
+            held = text[len(piece) :]
+            if piece:
+                begun = True
+                yield piece
+        if rest := (held + characters.decode(b"", final=True)).strip():
+            yield rest
+
+    def _search(self, model: Any, precision: torch.dtype, steps: int) -> Search:
+        slack = 1.25 if model.device.type == "cpu" else SLACK
+        return Decoder(model.eval(), precision, end=self.encoder.eos, steps=steps, slack=slack)
 
     @cached_property
     def pieces(self) -> Pieces:
@@ -172,3 +235,9 @@ class Generator:
             held += len(item.inputs)
         if batch:
             yield batch
+
+
+def _at_least_one(**numbers: int) -> None:
+    for name, value in numbers.items():
+        if value < 1:
+            raise InputError(f"{name} is {value}", where="generation", fix="give at least 1")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.nn import Module
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
@@ -22,8 +22,12 @@ from mengzi_mt.evaluation.plain_generation import PlainGenerator
 from mengzi_mt.evaluation.ranking import Ranker
 from mengzi_mt.evaluation.scoring import PRECISIONS, ChoiceScorer
 from mengzi_mt.evaluation.seq2seq_scoring import Seq2SeqScorer
-from mengzi_mt.models.t5 import SCORED_FAMILY, T5_FAMILY, load_model
+from mengzi_mt.models.t5 import SCORED_FAMILY, T5_FAMILY, load_model, parameter_count
 from mengzi_mt.models.tokenizer import load_tokenizer
+from mengzi_mt.runtimes.export_folder import is_export, read_export
+from mengzi_mt.runtimes.torch_int8 import load_int8
+
+TREES = "trees of choices"
 
 
 class Scorers(NamedTuple):
@@ -35,6 +39,8 @@ class Scorers(NamedTuple):
         model: the model itself.
         kind: of architecture.
         way: how choices are scored, in words: as trees, or a row for each.
+        parameters: how many the model has.
+        precision: of its products.
         exact: the same scorer in float32, where ``scorer`` rounds; None where weights were rounded when they were loaded.
     """
 
@@ -43,6 +49,8 @@ class Scorers(NamedTuple):
     model: Any
     kind: Kind
     way: str
+    parameters: int
+    precision: str
     exact: Ranker | None = None
 
 
@@ -55,7 +63,7 @@ def load_scorers(
     batch_size: int = 64,
     convention: ConventionName = "mengzi",
 ) -> Scorers:
-    """Scorer and generator of the model in a local folder or of a hub name.
+    """Scorer and generator of the model in a local folder, an export folder's too, or of a hub name.
 
     T5, mT5 and umT5 are scored as trees with the encoder's states of each input; other encoder-decoders with a decoder row for each
     choice; decoder-only models as trees behind a key-value cache. In ``bfloat16`` a T5's matrices are rounded, of other models all
@@ -73,6 +81,10 @@ def load_scorers(
         InputError: nothing loadable there, or an architecture that is no language model.
     """
     limits: dict[str, Any] = {"max_input": max_input, "batch_size": batch_size}
+    if is_export(place):
+        if precision != "float32":
+            raise InputError("An export has a precision of its own", where=f"precision {precision}", fix="leave it out")
+        return load_exported(Path(place), load_tokenizer(place), device=device, convention=convention, **limits)
     config = read_config(place)
     kind = kind_of(config, place)
     tokenizer = load_tokenizer(place)
@@ -83,15 +95,45 @@ def load_scorers(
         exact = None if precision == "float32" else ChoiceScorer(t5, tokenizer, **limits, convention=convention)
         own = config.model_type in T5_FAMILY
         generator = Generator(t5, tokenizer, **limits, precision=precision) if own else PlainGenerator(t5, tokenizer, **limits)
-        return Scorers(scorer, generator, t5, kind, "trees of choices", exact)
+        return Scorers(scorer, generator, t5, kind, TREES, parameter_count(t5), precision, exact)
     model = _load(place, config, kind, PRECISIONS[precision])
     Module.to(model, device)
-    generator = PlainGenerator(model, tokenizer, **limits)
+    generator, told = PlainGenerator(model, tokenizer, **limits), (parameter_count(model), precision)
     if kind == "encoder-decoder":
-        return Scorers(Seq2SeqScorer(model, tokenizer, **limits, convention=convention), generator, model, kind, "a row a choice")
+        by_row = Seq2SeqScorer(model, tokenizer, **limits, convention=convention)
+        return Scorers(by_row, generator, model, kind, "a row a choice", *told)
     causal = CausalScorer(model, tokenizer, **limits, convention=convention)
     way = "trees of choices behind a key-value cache" if causal.shares_prompts else "a row a choice"
-    return Scorers(causal, generator, model, kind, way)
+    return Scorers(causal, generator, model, kind, way, *told)
+
+
+def load_exported(
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    device: torch.device | str = "cpu",
+    convention: ConventionName = "mengzi",
+    max_input: int = 512,
+    batch_size: int = 64,
+    max_new_tokens: int = 128,
+) -> Scorers:
+    """Scorer and generator of an export folder, run where it says; arguments as of :func:`load_scorers`.
+
+    Raises:
+        InputError: a damaged folder, or one that this version or this device cannot run.
+    """
+    export = read_export(folder)
+    limits: dict[str, Any] = {"max_input": max_input, "batch_size": batch_size}
+    told = (export.parameters, export.precision)
+    if export.runtime != "torch-int8":
+        from mengzi_mt.evaluation.exported import load_runtime
+
+        ranker, other, model, way = load_runtime(folder, export, tokenizer, device, convention, limits, max_new_tokens)
+        return Scorers(ranker, other, model, "t5", way, *told)
+    t5 = load_int8(folder, device)
+    scorer = ChoiceScorer(t5, tokenizer, **limits, convention=convention)
+    generator = Generator(t5, tokenizer, **limits, max_new_tokens=max_new_tokens)
+    return Scorers(scorer, generator, t5, "t5", f"{TREES}, {export.runtime}", *told)
 
 
 def read_config(place: str) -> Any:

@@ -7,6 +7,7 @@ count.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -64,6 +65,19 @@ class PlainGenerator:
         model.generation_config = GenerationConfig(**kept)
         ends = kept["eos_token_id"]
         self.ends = set(ends if isinstance(ends, list) else [] if ends is None else [ends])
+
+    def adjusted(self, *, max_new_tokens: int | None = None, beams: int = 1, stop: Sequence[str] = ()) -> PlainGenerator:
+        """A generator of the same model with other settings; without ``stop`` an answer ends where it ended before.
+
+        Raises:
+            InputError: beams are asked for.
+        """
+        if beams != 1:
+            raise InputError("Beam search is only there for T5", where=f"beams={beams}", fix="use 1, or a T5")
+        other = copy.copy(self)
+        other.max_new_tokens = max_new_tokens or self.max_new_tokens
+        other.stop = tuple(stop) or self.stop
+        return other
 
     @torch.inference_mode()
     def generate(

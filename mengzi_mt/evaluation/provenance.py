@@ -1,12 +1,27 @@
-"""What results must carry beside scores: published results of the same rows, and what was kept out of training."""
+"""What results must carry beside scores: the weights' hash, published results of the same rows, what was kept out of training."""
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mengzi_mt.evaluation.suites import Suite
+from mengzi_mt.models.t5 import WEIGHTS_FILE
+from mengzi_mt.runtimes.export_folder import is_export, read_export
+
+
+def weights_hash(place: Path) -> str | None:
+    """SHA-256 (first 16 hex digits) of the weights file, an export's own hash, or None for a hub name."""
+    if is_export(place):
+        return read_export(place).hash
+    path = place / WEIGHTS_FILE
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def published_of(suite: Suite, split: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from mengzi_mt.data.flat import Side, side_of
 from mengzi_mt.models.flat import relative_bias
 from mengzi_mt.models.inference import Inference, blocked_mask, laid_out
+from mengzi_mt.models.pruned import own_heads
 
 FIRST_ROOM = 16
 """Steps for which room is made at first; it doubles when it is used up."""
@@ -55,16 +56,16 @@ class Decoding:
         self.step_number = 0
         self.rows = len(inputs) * beams
         self.layers: list[Any] = [block.layer for block in inference.model.decoder.block]  # type: ignore[union-attr]
-        self.heads = self.layers[0][0].SelfAttention.n_heads
         self.width = self.layers[0][0].SelfAttention.key_value_proj_dim
         # a CPU multiplies small blocks of bfloat16 more slowly than the same numbers in float32
         self.type = torch.float32 if inference.device.type == "cpu" else inference.precision
-        self.bias = relative_bias(inference.model.decoder, steps, causal=False)[:, -1].float()  # (heads, distances, falling)
+        bias = relative_bias(inference.model.decoder, steps, causal=False)[:, -1].float()  # (heads, distances, falling)
+        self.biases = [own_heads(layer[0].SelfAttention, bias) for layer in self.layers]
         self.memories = self._read(inputs, slack)
-        self.own = [self._room(FIRST_ROOM) for _ in self.layers]
+        self.own = [self._room(layer[0].SelfAttention.n_heads, FIRST_ROOM) for layer in self.layers]
 
-    def _room(self, steps: int) -> tuple[Tensor, Tensor]:
-        shape = (self.rows, self.heads, steps, self.width)
+    def _room(self, heads: int, steps: int) -> tuple[Tensor, Tensor]:
+        shape = (self.rows, heads, steps, self.width)
         keys, values = (torch.empty(shape, dtype=self.type, device=self.inference.device) for _ in range(2))
         return keys, values
 
@@ -87,7 +88,7 @@ class Decoding:
             for matrix, name in ((attention.k, "keys"), (attention.v, "values")):
                 read = inference.linear(matrix, states)
                 for memory, (examples, side) in zip(memories, groups, strict=True):
-                    block = laid_out(read, side, examples, self.heads, self.width)
+                    block = laid_out(read, side, examples, attention.n_heads, self.width)
                     getattr(memory, name).append(block.to(self.type).contiguous())
         return memories
 
@@ -100,16 +101,16 @@ class Decoding:
         inference, now = self.inference, self.step_number
         if now == self.own[0][0].shape[2]:
             self._grow()
-        bias = self.bias[:, None, self.bias.shape[1] - now - 1 :]  # (heads, 1, now + 1)
         states = inference.model.shared(tokens).float()
-        for number, ((keys, values), layer) in enumerate(zip(self.own, self.layers, strict=True)):
+        for number, ((keys, values), layer, biases) in enumerate(zip(self.own, self.layers, self.biases, strict=True)):
             attention = layer[0].SelfAttention
             reading = inference.norm(layer[0].layer_norm, states)
             query, key, value = (
-                inference.linear(matrix, reading).view(self.rows, self.heads, self.width).to(self.type)
+                inference.linear(matrix, reading).view(self.rows, -1, self.width).to(self.type)
                 for matrix in (attention.q, attention.k, attention.v)
             )
             keys[:, :, now], values[:, :, now] = key, value
+            bias = biases[:, None, biases.shape[1] - now - 1 :]  # (heads, 1, now + 1)
             seen = _attend(query[:, :, None], keys[:, :, : now + 1], values[:, :, : now + 1], bias)
             states += inference.linear(attention.o, seen.view(self.rows, -1).to(inference.precision))
             states += self._cross(number, layer[1].EncDecAttention, inference.norm(layer[1].layer_norm, states))
@@ -124,7 +125,7 @@ class Decoding:
         for memory in self.memories:
             part = query[start : start + memory.examples * self.beams]
             start += len(part)
-            part = part.view(memory.examples, self.beams, self.heads, self.width).transpose(1, 2)
+            part = part.view(memory.examples, self.beams, -1, self.width).transpose(1, 2)
             out = _attend(part, memory.keys[number], memory.values[number], memory.mask)
             pieces.append(out.transpose(1, 2).reshape(memory.examples * self.beams, -1))
         seen = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
@@ -132,7 +133,7 @@ class Decoding:
 
     def _grow(self) -> None:
         for number, (keys, values) in enumerate(self.own):
-            room = self._room(2 * keys.shape[2])
+            room = self._room(keys.shape[1], 2 * keys.shape[2])
             for old, new in zip((keys, values), room, strict=True):
                 new[:, :, : old.shape[2]] = old
             self.own[number] = room

@@ -7,8 +7,10 @@ nothing is divided by what remains.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -44,32 +46,37 @@ class Output:
     finished: bool
 
 
-class Decoder:
-    """A T5 made ready to generate. Its weights must not change afterwards, and adapters must be merged."""
+class Steps(Protocol):
+    """Sequences of one batch on their way; :class:`~mengzi_mt.models.caches.Decoding` says what each method does."""
 
-    def __init__(
-        self,
-        model: T5ForConditionalGeneration,
-        precision: torch.dtype = torch.float32,
-        *,
-        end: int,
-        steps: int,
-        slack: float = 1.15,
-    ) -> None:
-        """Take the model as it is now.
+    def step(self, tokens: Tensor) -> Tensor:
+        """What the head takes after one more token a row, ``(rows, …)``."""
 
-        Args:
-            model: on the device to use.
-            precision: of products.
-            end: the end-of-sequence token.
-            steps: at most so many tokens are generated, end-of-sequence included.
-            slack: how much longer the longest input of a block of attention may be than its shortest.
+    def keep(self, examples: Tensor) -> None:
+        """Go on with these inputs alone."""
+
+    def follow(self, rows: Tensor) -> None:
+        """Every row goes on from the history of another one."""
+
+
+class TokenSearch(ABC):
+    """Greedy decoding and beam search over whatever makes a step at a time."""
+
+    def __init__(self, head: Head, device: torch.device, *, start: int, end: int, steps: int) -> None:
+        """Args:
+        head: what finds the most probable tokens after a step.
+        device: where tokens are.
+        start: the decoder's start token.
+        end: the end-of-sequence token.
+        steps: at most so many tokens are generated, end-of-sequence included.
         """
-        self.inference = Inference(model, precision)
-        self.head = Head(self.inference)
-        self.start = int(model.config.decoder_start_token_id or 0)
-        self.end, self.steps, self.slack = end, steps, slack
-        self.look = 1 if model.device.type == "cpu" else LOOK
+        self.head, self.device = head, device
+        self.start, self.end, self.steps = start, end, steps
+        self.look = 1 if device.type == "cpu" else LOOK
+
+    @abstractmethod
+    def begin(self, inputs: Sequence[Sequence[int]], beams: int) -> Steps:
+        """``beams`` sequences of each input, before their first token."""
 
     @torch.inference_mode()
     def greedy(self, inputs: Sequence[Sequence[int]], courses: Sequence[Course] | None = None) -> list[Output]:
@@ -79,8 +86,7 @@ class Decoder:
             inputs: token ids with end-of-sequence, neighbours of like length; at least one.
             courses: what each sequence may be; all of them with constraints or none.
         """
-        device = self.inference.device
-        decoding = Decoding(self.inference, inputs, self.slack, 1, self.steps)
+        device, decoding = self.device, self.begin(inputs, 1)
         rows = torch.arange(len(inputs), device=device)
         tokens = torch.full((len(inputs),), self.start, device=device)
         going = torch.ones(len(inputs), dtype=torch.bool, device=device)
@@ -114,6 +120,18 @@ class Decoder:
         ]
 
     @torch.inference_mode()
+    def stream(self, inputs: Sequence[int]) -> Iterator[int]:
+        """The most probable token at each step, one after the other; end-of-sequence is left out."""
+        decoding = self.begin([inputs], 1)
+        tokens = torch.full((1,), self.start, device=self.device)
+        for _ in range(self.steps):
+            tokens = self.head.top(decoding.step(tokens), 1)[0][:, 0]
+            token = int(tokens)
+            if token == self.end:
+                return
+            yield token
+
+    @torch.inference_mode()
     def beam_search(
         self,
         inputs: Sequence[Sequence[int]],
@@ -136,8 +154,7 @@ class Decoder:
         Returns:
             For each input its finished sequences, the best first: at least one, at most ``beams``.
         """
-        device = self.inference.device
-        decoding = Decoding(self.inference, inputs, self.slack, beams, self.steps)
+        device, decoding = self.device, self.begin(inputs, beams)
         search = _Search(len(inputs), beams, self.steps, device)
         results: list[list[Output]] = [[] for _ in inputs]
         places = list(range(len(inputs)))
@@ -177,6 +194,36 @@ class Decoder:
         for place, outputs in zip(places, search.outputs(), strict=True):
             results[place] = outputs
         return results
+
+
+class Decoder(TokenSearch):
+    """A T5 made ready to generate. Its weights must not change afterwards, and adapters must be merged."""
+
+    def __init__(
+        self,
+        model: T5ForConditionalGeneration,
+        precision: torch.dtype = torch.float32,
+        *,
+        end: int,
+        steps: int,
+        slack: float = 1.15,
+    ) -> None:
+        """Take the model as it is now.
+
+        Args:
+            model: on the device to use.
+            precision: of products.
+            end: the end-of-sequence token.
+            steps: at most so many tokens are generated, end-of-sequence included.
+            slack: how much longer the longest input of a block of attention may be than its shortest.
+        """
+        self.inference, self.slack = Inference(model, precision), slack
+        start = int(model.config.decoder_start_token_id or 0)
+        super().__init__(Head(self.inference), self.inference.device, start=start, end=end, steps=steps)
+
+    def begin(self, inputs: Sequence[Sequence[int]], beams: int) -> Decoding:
+        """The inputs encoded."""
+        return Decoding(self.inference, inputs, self.slack, beams, self.steps)
 
 
 class _Search:

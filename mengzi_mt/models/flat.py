@@ -18,6 +18,8 @@ from transformers import T5ForConditionalGeneration
 from mengzi_mt.data.flat import FlatBatch, Side
 from mengzi_mt.models.blocks import decoder_block, encoder_block, norm
 from mengzi_mt.models.cross_entropy import LossSettings, linear_cross_entropy
+from mengzi_mt.models.fake_int8 import head_matrix
+from mengzi_mt.models.pruned import own_heads
 
 _SidePairs = Sequence[tuple[int, Side, Side]]
 """Examples, query side and key side of each group."""
@@ -44,7 +46,7 @@ def flat_loss(
     states = flat_states(model, batch, recompute=recompute)
     if getattr(model.config, "scale_decoder_outputs", False):
         states = states * model.model_dim**-0.5
-    return linear_cross_entropy(states, model.lm_head.weight, batch.labels, batch.weights, settings or LossSettings())
+    return linear_cross_entropy(states, head_matrix(model), batch.labels, batch.weights, settings or LossSettings())
 
 
 def flat_states(model: T5ForConditionalGeneration, batch: FlatBatch, *, recompute: bool = False) -> Tensor:
@@ -54,13 +56,14 @@ def flat_states(model: T5ForConditionalGeneration, batch: FlatBatch, *, recomput
     decoder = [(group.examples, group.decoder, group.decoder) for group in groups]
     cross = [(group.examples, group.decoder, group.encoder) for group in groups]
     rate = model.config.dropout_rate if model.training else 0.0
-    heads = model.config.num_heads
+    width = model.config.d_kv
     memory = encoder_states(model, batch.encoder_ids, [(group.examples, group.encoder) for group in groups], recompute=recompute)
     states = functional.dropout(model.shared(batch.decoder_ids), rate)
     bias = relative_bias(model.decoder, max(side.length for _, side, _ in decoder), causal=True)
-    mix = partial(_grouped, sides=decoder, bias=bias, heads=heads, rate=rate)
-    read = partial(_grouped, sides=cross, bias=None, heads=heads, rate=rate)
+    read = partial(_grouped, sides=cross, bias=None, width=width, rate=rate)
     for block in model.decoder.block:
+        own = heads_of(block, bias)
+        mix = partial(_grouped, sides=decoder, bias=own, width=width, rate=rate)
         states = run_block(decoder_block, recompute, block, states, memory, mix, read, rate)
     return functional.dropout(norm(model.decoder.final_layer_norm, states), rate)
 
@@ -80,8 +83,9 @@ def encoder_states(
     states = functional.dropout(model.shared(ids), rate)
     bias = relative_bias(model.encoder, max(side.length for _, side in sides), causal=False)
     own = [(number, side, side) for number, side in sides]
-    mix = partial(_grouped, sides=own, bias=bias, heads=model.config.num_heads, rate=rate)
     for block in model.encoder.block:
+        heads = heads_of(block, bias)
+        mix = partial(_grouped, sides=own, bias=heads, width=model.config.d_kv, rate=rate)
         states = run_block(encoder_block, recompute, block, states, mix, rate)
     return functional.dropout(norm(model.encoder.final_layer_norm, states), rate)
 
@@ -99,6 +103,11 @@ def block_bias(block: Any, length: int, causal: bool) -> Tensor:
         future = torch.ones(length, length, dtype=torch.bool, device=bias.device).triu(1)
         bias = bias.masked_fill(future, torch.finfo(bias.dtype).min)
     return bias
+
+
+def heads_of(block: Any, bias: Tensor) -> Tensor:
+    """The part of the bias, or of a table with a row a head, that belongs to the heads of a block's self-attention."""
+    return own_heads(block.layer[0].SelfAttention, bias)
 
 
 GATHERED = "call_gathered"
@@ -120,9 +129,9 @@ def call_on_block(block: Any, function: Any, recompute: bool, *arguments: Any) -
     return states
 
 
-def _grouped(query: Tensor, key: Tensor, value: Tensor, sides: _SidePairs, bias: Tensor | None, heads: int, rate: float) -> Tensor:
-    """Attention of every group's block, over the group's own tokens alone."""
-    width = query.shape[1] // heads
+def _grouped(query: Tensor, key: Tensor, value: Tensor, sides: _SidePairs, bias: Tensor | None, width: int, rate: float) -> Tensor:
+    """Attention of every group's block, over the group's own tokens alone; ``width`` is that of a head."""
+    heads = query.shape[1] // width
     pieces = []
     for examples, asking, asked in sides:
         q = _laid_out(query, asking, examples, heads, width)

@@ -34,7 +34,8 @@ from mengzi_mt.data.flat import FlatBatch
 from mengzi_mt.errors import InputError
 from mengzi_mt.models.blocks import decoder_block, encoder_block, norm
 from mengzi_mt.models.cross_entropy import LossSettings, linear_cross_entropy
-from mengzi_mt.models.flat import run_block
+from mengzi_mt.models.fake_int8 import head_matrix
+from mengzi_mt.models.flat import heads_of, run_block
 
 BLOCK = 128
 """Tokens of a block of the attention mask, FlexAttention's default; lines are a multiple of it, which the kernel need not check."""
@@ -104,26 +105,28 @@ def flex_loss(
         labels, weights = batch.labels[counted], batch.weights[counted]
     if getattr(model.config, "scale_decoder_outputs", False):
         states = states * model.model_dim**-0.5
-    return linear_cross_entropy(states, model.lm_head.weight, labels, weights, settings or LossSettings())
+    return linear_cross_entropy(states, head_matrix(model), labels, weights, settings or LossSettings())
 
 
 def line_states(model: T5ForConditionalGeneration, line: Line, *, recompute: bool = False) -> Tensor:
     """Decoder states ``(decoder slots, d_model)`` of a line, ready for the head (unscaled)."""
     rate = model.config.dropout_rate if model.training else 0.0
-    heads = model.config.num_heads
+    width = model.config.d_kv
     seen = segment_blocks(line.encoder_segments, line.encoder_segments)
     run_encoder, run_decoder = _functions(line.encoder_ids.device.type)
     states = functional.dropout(model.shared(line.encoder_ids), rate)
     table = bias_table(model.encoder)
     for block in model.encoder.block:
-        states = run_block(run_encoder, recompute, block, states, seen, table, heads, rate)
+        own = heads_of(block, table)
+        states = run_block(run_encoder, recompute, block, states, seen, own, width, rate)
     memory = functional.dropout(norm(model.encoder.final_layer_norm, states), rate)
     seen = segment_blocks(line.decoder_segments, line.decoder_segments, causal=True)
     read = segment_blocks(line.decoder_segments, line.encoder_segments)
     states = functional.dropout(model.shared(line.decoder_ids), rate)
     table = bias_table(model.decoder)
     for block in model.decoder.block:
-        states = run_block(run_decoder, recompute, block, states, memory, seen, read, table, heads, rate)
+        own = heads_of(block, table)
+        states = run_block(run_decoder, recompute, block, states, memory, seen, read, own, width, rate)
     return functional.dropout(norm(model.decoder.final_layer_norm, states), rate).flatten(0, 1)
 
 
@@ -188,13 +191,13 @@ def bias_table(stack: Any) -> Tensor:
     return table.to(torch.promote_types(table.dtype, torch.float32)).T.contiguous()
 
 
-def _encoder(block: Any, states: Tensor, mask: Mask, table: Tensor, heads: int, rate: float) -> Tensor:
-    return encoder_block(block, states, partial(_attend, mask=mask, causal=False, table=table, heads=heads), rate)
+def _encoder(block: Any, states: Tensor, mask: Mask, table: Tensor, width: int, rate: float) -> Tensor:
+    return encoder_block(block, states, partial(_attend, mask=mask, causal=False, table=table, width=width), rate)
 
 
-def _decoder(block: Any, states: Tensor, memory: Tensor, mask: Mask, cross: Mask, table: Tensor, heads: int, rate: float) -> Tensor:
-    mix = partial(_attend, mask=mask, causal=True, table=table, heads=heads)
-    read = partial(_attend, mask=cross, causal=False, table=None, heads=heads)
+def _decoder(block: Any, states: Tensor, memory: Tensor, mask: Mask, cross: Mask, table: Tensor, width: int, rate: float) -> Tensor:
+    mix = partial(_attend, mask=mask, causal=True, table=table, width=width)
+    read = partial(_attend, mask=cross, causal=False, table=None, width=width)
     return decoder_block(block, states, memory, mix, read, rate)
 
 
@@ -207,10 +210,10 @@ def _functions(device: str) -> tuple[Callable[..., Tensor], Callable[..., Tensor
     return torch.compile(_encoder, fullgraph=True), torch.compile(_decoder, fullgraph=True)
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask, causal: bool, table: Tensor | None, heads: int) -> Tensor:
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask, causal: bool, table: Tensor | None, width: int) -> Tensor:
     """Attention over the line, ``(blocks, BLOCK, heads * width)`` in and out."""
     # blocks and BLOCK are joined here, within what is compiled: so the compiler knows the length for a multiple of BLOCK
-    parts = (part.flatten(0, 1).unflatten(1, (heads, -1)).transpose(0, 1)[None] for part in (query, key, value))
+    parts = (part.flatten(0, 1).unflatten(1, (-1, width)).transpose(0, 1)[None] for part in (query, key, value))
     attention: Any = flex_attention if query.is_cuda else dense_attention
     out: Tensor = attention(*parts, score_mod=_score_mod(table), block_mask=_block_mask(mask, causal), scale=1.0)
     return out[0].transpose(0, 1).reshape(query.shape)

@@ -1,7 +1,8 @@
 """T5's layers for inference over lines of tokens: what scoring and generation share.
 
 Linear layers see the tokens of all inputs in one line without padding; attention goes by groups. In bfloat16 matrices and the
-operands of products are rounded; the residual stream, norms and softmax stay float32.
+operands of products are rounded; the residual stream, norms and softmax stay float32. Where a layer is an
+:class:`~mengzi_mt.models.int8.Int8Linear`, it multiplies integers, and everything else is float32.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from transformers import T5ForConditionalGeneration
 
 from mengzi_mt.data.flat import Side
 from mengzi_mt.models.flat import block_bias
+from mengzi_mt.models.int8 import Int8Linear
+from mengzi_mt.models.pruned import own_heads
 from mengzi_mt.models.t5 import output_scale
 
 Block = tuple[int, Side, Side, Tensor | None]
@@ -36,7 +39,7 @@ class Inference:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.model.lm_head.weight.device
+        return self.model.encoder.final_layer_norm.weight.device
 
     def encode_groups(self, ids: Tensor, groups: Sequence[tuple[int, Side]]) -> Tensor:
         """Encoder states ``(encoder tokens, d_model)`` in the precision of the products.
@@ -77,6 +80,8 @@ class Inference:
 
     def linear(self, layer: Any, states: Tensor) -> Tensor:
         """A linear layer with its matrix in the precision of the products."""
+        if isinstance(layer, Int8Linear):
+            return layer(states).to(self.precision)
         return functional.linear(states, self.matrices[layer])
 
     def feed_forward(self, layer: Any, states: Tensor) -> Tensor:
@@ -95,7 +100,10 @@ class Inference:
         return activated
 
     def attention(self, attention: Any, states: Tensor, source: Tensor, blocks: list[Block]) -> Tensor:
-        """Attention within each block; T5 does not divide scores by the root of the width."""
+        """Attention within each block; T5 does not divide scores by the root of the width.
+
+        The heads of a mask are those of the stack's relative bias, of which a pruned layer has some.
+        """
         query, key, value = self.linear(attention.q, states), self.linear(attention.k, source), self.linear(attention.v, source)
         heads, width = attention.n_heads, attention.key_value_proj_dim
         pieces = []
@@ -103,7 +111,7 @@ class Inference:
             q = laid_out(query, asking, examples, heads, width)
             k, v = (laid_out(part, asked, examples, heads, width) for part in (key, value))
             if mask is not None:
-                mask = mask.expand(examples, heads, asking.length, asked.length)
+                mask = own_heads(attention, mask, 1).expand(examples, heads, asking.length, asked.length)
             out = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
             out = out.transpose(1, 2).reshape(examples * asking.length, heads * width)
             pieces.append(out if asking.scatter is None else out.index_select(0, asking.scatter))

@@ -22,6 +22,7 @@ from transformers import T5ForConditionalGeneration
 
 from mengzi_mt.data.batch import IGNORED, PackedBatch
 from mengzi_mt.models.cross_entropy import LossSettings, linear_cross_entropy
+from mengzi_mt.models.fake_int8 import head_matrix
 
 _BLOCKED = torch.finfo(torch.float32).min / 2  # finite: a row that may see nothing must not become NaN
 
@@ -97,4 +98,4 @@ def packed_loss(
         states = states * model.model_dim**-0.5
     counted = batch.labels != IGNORED
     weights = batch.weights[counted]
-    return linear_cross_entropy(states[counted], model.lm_head.weight, batch.labels[counted], weights, settings or LossSettings())
+    return linear_cross_entropy(states[counted], head_matrix(model), batch.labels[counted], weights, settings or LossSettings())

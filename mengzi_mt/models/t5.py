@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, GenerationConfig, T5Config, T5ForConditionalGeneration
 from transformers.utils import logging
 
 from mengzi_mt.errors import InputError, first_line
+from mengzi_mt.models.pruned import read_section, shrink_to
 from mengzi_mt.models.shapes import SHAPES
 
 T5_FAMILY = ("t5", "mt5")
@@ -118,7 +119,7 @@ def load_model(
     dropout: float | None = None,
     family: Collection[str] = T5_FAMILY,
 ) -> T5ForConditionalGeneration:
-    """A T5 from a local folder or a hub name, tied or untied as it was saved.
+    """A T5 from a local folder or a hub name, tied or untied and pruned as it was saved.
 
     Raises:
         InputError: nothing there, no T5, or damaged weights.
@@ -126,6 +127,9 @@ def load_model(
     where = str(name_or_path)
     config = load_config(where, dropout, family)
     logging.disable_progress_bar()
+    section = read_section(where)
+    if section is not None:
+        return _load_pruned(where, config, section, dtype)
     try:
         model, report = AutoModelForSeq2SeqLM.from_pretrained(where, config=config, dtype=dtype, output_loading_info=True)
     except Exception as error:
@@ -143,6 +147,27 @@ def load_model(
     if is_tied(model) and keeps_own_head(config):
         untie_head(model)  # transformers ties a head that equals the embedding, whatever the configuration says
     return model
+
+
+def _load_pruned(where: str, config: T5Config, section: Mapping[str, Any], dtype: torch.dtype) -> T5ForConditionalGeneration:
+    """A T5 whose layers differ in size."""
+    model: T5ForConditionalGeneration = AutoModelForSeq2SeqLM.from_config(config)
+    if keeps_own_head(config):
+        untie_head(model)
+    shrink_to(model, section, where)
+    nn.Module.to(model, dtype=dtype)
+    try:
+        missing, unexpected = model.load_state_dict(load_file(str(Path(where) / WEIGHTS_FILE)), strict=False)
+    except Exception as error:  # as above; torch's own says last what it is about
+        raise InputError(
+            f"The weights cannot be loaded: {type(error).__name__}: {str(error).splitlines()[-1].strip()}", where=where,
+            fix="the checkpoint is incomplete or damaged; use another one or write it again",
+        ) from error  # fmt: skip
+    lost = sorted(set(missing) & checkpoint_weights(model).keys()) + unexpected
+    if lost:
+        raise InputError(f"The checkpoint's weights do not fit: {lost[0]}", where=where, fix="use a complete checkpoint")
+    model.name_or_path = where
+    return model.eval()
 
 
 def checkpoint_weights(model: T5ForConditionalGeneration) -> dict[str, Tensor]:
@@ -165,17 +190,21 @@ def save_model(
         dtype: of the stored weights; the model's own by default.
         weights: :func:`checkpoint_weights` gathered, where the model holds only shards of them.
     """
-    tied = is_tied(model)
     tensors = {
         key: value.to(device="cpu", dtype=dtype or value.dtype).contiguous()
         for key, value in (weights or checkpoint_weights(model)).items()
     }
     save_file(tensors, str(folder / WEIGHTS_FILE), metadata={"format": "pt"})
     (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors writes files that only their owner may read
+    save_config(model, folder, next(iter(tensors.values())).dtype)
+
+
+def save_config(model: T5ForConditionalGeneration, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Write ``config.json`` and ``generation_config.json`` alone, so that the head is read tied or untied as it is."""
     config: dict[str, Any] = model.config.to_dict()
-    config["tie_word_embeddings"] = tied
+    config["tie_word_embeddings"] = is_tied(model)
     config["architectures"] = [type(model).__name__]
-    config["dtype"] = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
+    config["dtype"] = str(dtype).removeprefix("torch.")
     for key in ("scale_decoder_outputs", "_name_or_path"):
         config.pop(key, None)
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

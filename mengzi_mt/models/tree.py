@@ -72,7 +72,7 @@ class TreeDecoder(Inference):
     def edge_log_probabilities(self, states: Tensor, batch: TreeBatch) -> Tensor:
         """log p of every edge's token at its node, float32 ``(edges,)``; the logits of a few hundred nodes are held at a time."""
         head = self.model.lm_head
-        rows = max(1, CHUNK_BYTES // (4 * len(head.weight)))
+        rows = max(1, CHUNK_BYTES // (4 * head.out_features))
         ends = torch.searchsorted(batch.edge_nodes, torch.arange(0, len(states) + rows, rows, device=states.device)).tolist()
         parts = []
         for number, (begin, end) in enumerate(pairwise(ends)):

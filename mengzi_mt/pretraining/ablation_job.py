@@ -79,7 +79,7 @@ def measure(recipe: AblationRecipe, source: DataSource) -> dict[str, Any]:
     return {"start": sum(starts) / len(starts), "step": steps, "held_out": held_out, "finetuning": tasks, "text": text}
 
 
-def held_out_score(recipe: AblationRecipe, checkpoint: Path) -> dict[str, float]:
+def held_out_score(recipe: AblationRecipe, checkpoint: Path) -> dict[str, Any]:
     """Loss and share of right predictions of masked tokens on held-out windows, which every variant reads as the baseline does.
 
     Raises:

@@ -66,6 +66,10 @@ class EncoderStep:
         """Without padding."""
         return sum(batch.tokens for batch in self.batches)
 
+    def count(self, name: str) -> int:
+        """Of an objective's predictions; what is no objective has a loss at each token."""
+        return self.predictions.get(name, self.tokens)
+
     @property
     def text(self) -> int:
         """Tokens of the text alone, without special ones."""

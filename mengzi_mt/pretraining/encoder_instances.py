@@ -56,6 +56,7 @@ class EncoderInstances:
         settings = self.settings
         if not settings.restores:
             return (batch.weights * restored.losses).sum(), None
+        assert restored.logits is not None
         filled = drawn_tokens(restored.logits, sampled=settings.sampled)
         texts = (original_ids(batch), with_restored(batch, filled))
         original, other = (row_means(batch, module.states(batch, ids)) for ids in texts)

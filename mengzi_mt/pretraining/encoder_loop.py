@@ -17,11 +17,11 @@ from torch import nn
 from mengzi_mt import __version__
 from mengzi_mt.config import TrainingSettings, dump_recipe
 from mengzi_mt.errors import InputError, RunError, first_line
+from mengzi_mt.models.pruned import pruned_section
 from mengzi_mt.pretraining.encoder_batches import EncoderStep
 from mengzi_mt.pretraining.encoder_instances import EncoderInstances
-from mengzi_mt.pretraining.encoder_losses import EncoderLosses, accumulate, evaluate, objective_weights
+from mengzi_mt.pretraining.encoder_losses import EncoderLosses, accumulate, evaluate
 from mengzi_mt.pretraining.encoder_models import restore_encoder, save_encoder
-from mengzi_mt.pretraining.encoder_recipe import EncoderRecipe
 from mengzi_mt.pretraining.encoder_run import EncoderRun, training_flops
 from mengzi_mt.training.checkpoint import (
     TrainerState,
@@ -82,7 +82,7 @@ def train_encoder(run: EncoderRun, *, resume: bool = True) -> Path:
                 "The run folder holds checkpoints already", where=str(recipe.run_dir), fix="resume, or set another `output`"
             )
         saved = load_state(found)
-        different = differences(with_defaults(EncoderRecipe, saved.recipe), recipe.model_dump(mode="json"))
+        different = differences(with_defaults(type(recipe), saved.recipe), recipe.model_dump(mode="json"))
         if different:
             raise InputError(
                 "The run folder holds checkpoints of another recipe: " + "; ".join(different), where=str(recipe.run_dir),
@@ -95,7 +95,7 @@ def train_encoder(run: EncoderRun, *, resume: bool = True) -> Path:
                 fix="restore them, or set another `output`",
             )  # fmt: skip
         restore_encoder(run.model, run.heads, found)
-    module = EncoderLosses(run.model, run.heads, recipe.training.precision)
+    module = EncoderLosses(run.model, run.heads, recipe.training.precision, run.guide)
     nn.Module.to(module, devices.device).train()
     optimiser = make_optimiser(module, recipe.optimiser)
     first_step, counters, tracked = 0, dict.fromkeys(("tokens", "text_tokens", "masked_tokens", "examples"), 0), None
@@ -103,7 +103,7 @@ def train_encoder(run: EncoderRun, *, resume: bool = True) -> Path:
         optimiser.load_state_dict(saved.optimiser)
         restore_random_states(saved.rng, devices, recipe.seed + saved.step)
         first_step, counters, tracked = saved.step, counters | saved.counters, saved.averages.get("tracker")
-    with Tracker(recipe, recipe.objectives.observed, run.model, devices.device, first_step, tracked) as progress:
+    with Tracker(recipe, run.names, run.model, devices.device, first_step, tracked) as progress:
         for problem in problems:
             progress.say(f"warning: not resumed from {problem}")
         (recipe.run_dir / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
@@ -111,7 +111,7 @@ def train_encoder(run: EncoderRun, *, resume: bool = True) -> Path:
         order = run.maker.stream.order
         progress.say(
             f"resumed from {found.name}" if found is not None else
-            f"{size / 1e6:.1f} M parameters, {', '.join(recipe.objectives.names)}, {devices.sentence()}; "
+            f"{size / 1e6:.1f} M parameters, {', '.join(run.names)}, {devices.sentence()}; "
             f"an epoch has {order.count:,} windows of {order.tokens:,} tokens"
         )  # fmt: skip
         return _run_steps(run, _State(optimiser, counters, progress, devices), module, first_step)
@@ -120,8 +120,8 @@ def train_encoder(run: EncoderRun, *, resume: bool = True) -> Path:
 def _run_steps(run: EncoderRun, state: _State, module: EncoderLosses, first_step: int) -> Path:
     """The steps from ``first_step`` on, and the final checkpoint."""
     recipe, settings, progress, device = run.recipe, run.recipe.training, state.progress, state.devices.device
-    names, rows = recipe.objectives.observed, recipe.objectives.instance
-    instance = EncoderInstances(rows) if rows.damage or rows.reads_originals else None
+    names, rows = run.names, recipe.objectives.instance
+    instance = EncoderInstances(rows) if run.guide is None and (rows.damage or rows.reads_originals) else None
 
     def observe(name: str, losses: torch.Tensor) -> None:
         progress.task_losses.add(losses, torch.full((len(losses),), names.index(name)))
@@ -135,8 +135,7 @@ def _run_steps(run: EncoderRun, state: _State, module: EncoderLosses, first_step
             rate = learning_rate(recipe.optimiser, step, settings.steps)
             set_learning_rate(state.optimiser, rate)
             try:
-                weights = objective_weights(recipe.objectives, step, settings.steps)
-                loss = accumulate(module, batch, weights, device, observe, instance)
+                loss = accumulate(module, batch, run.weights(step), device, observe, instance)
                 norm = state.devices.clip(module, recipe.optimiser.clip)
                 if not math.isfinite(float(loss)) or not math.isfinite(norm):
                     raise RunError(
@@ -155,10 +154,10 @@ def _run_steps(run: EncoderRun, state: _State, module: EncoderLosses, first_step
             state.optimiser.zero_grad(set_to_none=True)
 
             done = step + 1
-            read = {"tokens": batch.tokens, "text_tokens": batch.text, "masked_tokens": batch.predictions["mlm"]}
+            read = {"tokens": batch.tokens, "text_tokens": batch.text, "masked_tokens": batch.count("mlm")}
             for name, number in {**read, "examples": batch.examples}.items():
                 state.counters[name] += number
-            examples = {name: batch.predictions[name] for name in names}
+            examples = {name: batch.count(name) for name in names}
             progress.step(loss, batch.tokens, batch.slots, examples, work=training_flops(run, batch))
             if done % settings.log_every == 0 or done == settings.steps:
                 progress.log(done, norm, rate)
@@ -186,13 +185,12 @@ def _validate(run: EncoderRun, state: _State, module: EncoderLosses, step: int) 
     if run.validation is None:
         return
     found = evaluate(module, run.validation, state.devices.device)
-    settings = run.recipe.objectives
-    full = objective_weights(settings.model_copy(update={"schedule": "constant"}), step, run.recipe.training.steps)
+    full = run.weights(run.recipe.training.steps)
     losses = {name: loss for name, (loss, _) in found.items()}
-    right = {f"{name}_accuracy": share for name, (_, share) in found.items()}
+    right = {f"{name}_accuracy": share for name, (_, share) in found.items() if share is not None}
     total = sum(full[name] * loss for name, loss in losses.items())
     state.progress.record({"step": step, "validation_loss": total, "validation_losses": losses, "scores": right})
-    shown = ", ".join(f"{name} {loss:.3f} ({right[f'{name}_accuracy']:.1%})" for name, loss in losses.items())
+    shown = ", ".join(f"{name} {loss:.3f}" + ("" if share is None else f" ({share:.1%})") for name, (loss, share) in found.items())
     state.progress.say(f"step {step}: validation loss {total:.4f}: {shown}")
 
 
@@ -222,6 +220,7 @@ def _write(run: EncoderRun, state: _State, folder: Path, step: int, saved: Train
         "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
         "counters": state.counters,
         **_data(run),
+        **pruned_section(run.model),
         "versions": {"mengzi_mt": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
     }
     write_checkpoint(
@@ -246,7 +245,7 @@ def _card(run: EncoderRun, step: int) -> str:
     return (
         "---\nlanguage: zh\nlibrary_name: transformers\npipeline_tag: fill-mask\ntags: [mengzi-mt]\n---\n\n"
         f"# {recipe.name}\n\nA Chinese encoder ({run.model.config.model_type}) pretrained by mengzi-mt, step {step}; objectives: "
-        f"{', '.join(recipe.objectives.names)}. `mengzi_mt.json` holds the recipe, labels and hashes; the heads of the objectives "
+        f"{', '.join(run.names)}. `mengzi_mt.json` holds the recipe, labels and hashes; the heads of the objectives "
         f"beside masked language modelling are in `objective_heads.safetensors`. The mask is `{run.tokenizer.mask_token}`.\n\n"
         f"Trained on {run.corpus.documents:,} documents{' of ' + ', '.join(sources) if sources else ''}.\n"
     )

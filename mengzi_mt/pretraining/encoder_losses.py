@@ -6,6 +6,7 @@ Tags are those of the original words and are predicted at every token of the tex
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,7 +25,7 @@ RISE = {"pos": 1 / 6, "ner": 1 / 3}
 
 @dataclass(frozen=True)
 class Prediction:
-    """Of one objective in one forward pass.
+    """Of one objective in one forward pass. What is matched with a teacher has losses alone, and nothing that could be right.
 
     Attributes:
         losses: each prediction's cross-entropy, with gradient, ``(predictions,)``.
@@ -33,13 +34,30 @@ class Prediction:
     """
 
     losses: Tensor
-    logits: Tensor
-    labels: Tensor
+    logits: Tensor | None = None
+    labels: Tensor | None = None
 
     @property
-    def right(self) -> Tensor:
+    def right(self) -> Tensor | None:
         """Whether each was right."""
-        return self.logits.argmax(-1) == self.labels
+        return None if self.logits is None or self.labels is None else self.logits.argmax(-1).eq(self.labels)
+
+
+class Guide(Protocol):
+    """A teacher beside the objectives."""
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Of the objectives that count, and of what is matched with the teacher."""
+        ...
+
+    def reads(self, batch: EncoderBatch) -> EncoderBatch:
+        """What teacher and student read of a batch."""
+        ...
+
+    def watching(self, model: PreTrainedModel) -> AbstractContextManager[Callable[[EncoderBatch], dict[str, Prediction]]]:
+        """Around a forward pass of the student; what is given tells then, inside, how far it was from the teacher's."""
+        ...
 
 
 def objective_weights(settings: ObjectiveSettings, step: int, steps: int) -> dict[str, float]:
@@ -60,11 +78,14 @@ class EncoderLosses(nn.Module):
         model: with the head of masked language modelling.
         heads: for the objectives that are trained beside it.
         precision: ``float32`` or ``bfloat16`` of matrix products; losses are in float32.
+        guide: a teacher.
     """
 
-    def __init__(self, model: PreTrainedModel, heads: ObjectiveHeads, precision: str = "float32") -> None:
+    def __init__(
+        self, model: PreTrainedModel, heads: ObjectiveHeads, precision: str = "float32", guide: Guide | None = None
+    ) -> None:
         super().__init__()
-        self.model, self.heads, self.precision = model, heads, precision
+        self.model, self.heads, self.precision, self.guide = model, heads, precision, guide
 
     def states(self, batch: EncoderBatch, ids: Tensor) -> Tensor:
         """The encoder's last states of rows laid out as the batch's; ``(rows, length)`` to ``(rows, length, hidden)``."""
@@ -76,8 +97,11 @@ class EncoderLosses(nn.Module):
 
     def forward(self, batch: EncoderBatch) -> dict[str, Prediction]:
         """The predictions of every objective that has any in the batch."""
-        hidden = self.states(batch, batch.input_ids)  # (rows, length, hidden)
-        with torch.autocast(hidden.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
+        device = batch.input_ids.device.type
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
+            if self.guide is not None:
+                return self._guided(self.guide, self.guide.reads(batch))
+            hidden = self.states(batch, batch.input_ids)  # (rows, length, hidden)
             states = hidden.flatten(0, 1)
             logits = {"mlm": restored_logits(self.model, states[batch.restored])}
             if self.heads.tags:
@@ -87,6 +111,16 @@ class EncoderLosses(nn.Module):
                 logits["order"] = self.heads.order_logits(hidden[batch.ordered, 0])
         labels = {"mlm": batch.originals, "pos": batch.pos, "ner": batch.ner, "order": batch.orders}
         return {name: _prediction(found, labels[name]) for name, found in logits.items()}
+
+    def _guided(self, guide: Guide, batch: EncoderBatch) -> dict[str, Prediction]:
+        with guide.watching(self.model) as compared:
+            states = self.model.base_model(
+                input_ids=batch.input_ids, attention_mask=batch.mask, token_type_ids=batch.segments
+            ).last_hidden_state.flatten(0, 1)
+            found = compared(batch)
+        if "mlm" in guide.weights:
+            found["mlm"] = _prediction(restored_logits(self.model, states[batch.restored]), batch.originals)
+        return found
 
 
 def _prediction(logits: Tensor, labels: Tensor) -> Prediction:
@@ -136,7 +170,7 @@ def accumulate(
         sums, divergence = {name: found.losses.sum() for name, found in predictions.items()}, None
         if instance is not None:
             sums["mlm"], divergence = instance.loss(module, batch, predictions["mlm"])
-        parts = [weights[name] * summed / step.predictions[name] for name, summed in sums.items()]
+        parts = [weights[name] * summed / step.count(name) for name, summed in sums.items()]
         loss = torch.stack(parts).sum()
         loss.backward()
         total += loss.detach()
@@ -149,14 +183,18 @@ def accumulate(
 
 
 @torch.no_grad()
-def evaluate(module: EncoderLosses, step: EncoderStep, device: torch.device) -> dict[str, tuple[float, float]]:
-    """Mean cross-entropy and share of right predictions of every objective, without dropout."""
+def evaluate(module: EncoderLosses, step: EncoderStep, device: torch.device) -> dict[str, tuple[float, float | None]]:
+    """Mean loss of every objective and share of right predictions where there can be some, without dropout."""
     training = module.training
     module.eval()
-    sums: dict[str, list[float]] = {}
+    losses: dict[str, float] = {}
+    right: dict[str, float] = {}
     for batch in step.batches:
         for name, found in module(batch.to(device)).items():
-            before = sums.setdefault(name, [0.0, 0.0])
-            sums[name] = [before[0] + float(found.losses.double().sum()), before[1] + float(found.right.sum())]
+            losses[name] = losses.get(name, 0.0) + float(found.losses.double().sum())
+            if found.right is not None:
+                right[name] = right.get(name, 0.0) + float(found.right.sum())
     module.train(training)
-    return {name: (loss / step.predictions[name], right / step.predictions[name]) for name, (loss, right) in sums.items()}
+    return {
+        name: (loss / step.count(name), right[name] / step.count(name) if name in right else None) for name, loss in losses.items()
+    }

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mengzi_mt.errors import InputError, first_line
+from mengzi_mt.models.pruned import read_section, shrink_to
 
 HEADS_FILE = "objective_heads.safetensors"
 POSITIONS = 512
@@ -31,8 +32,10 @@ ENCODER_SHAPES = {
     "micro": EncoderShape(128, 2, 4, 384),
     "mini": EncoderShape(256, 4, 4, 640),
     "base": EncoderShape(768, 12, 12, 3_072),
+    "base-l6": EncoderShape(768, 6, 12, 3_072),
 }
-"""``base`` is BERT-base (arXiv:1810.04805) and Mengzi-BERT-base; the others can start the encoder of the T5 of the same name."""
+"""``base`` is BERT-base (arXiv:1810.04805) and Mengzi-BERT-base, ``base-l6`` Mengzi-BERT-L6-H768; ``micro`` and ``mini`` can start
+the encoder of the T5 of the same name."""
 
 
 def give_roles(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -96,7 +99,7 @@ def build_encoder(
 
 
 def load_encoder(name_or_path: str, tokenizer: PreTrainedTokenizerBase, dropout: float | None = None) -> PreTrainedModel:
-    """A checkpoint to go on from.
+    """A checkpoint to go on from, pruned as it was saved.
 
     Raises:
         InputError: nothing loadable there, another family, or a vocabulary smaller than the tokenizer's.
@@ -109,7 +112,13 @@ def load_encoder(name_or_path: str, tokenizer: PreTrainedTokenizerBase, dropout:
             config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
         if config.model_type not in FAMILY:
             raise InputError(f"It is a {config.model_type}", where=name_or_path, fix=f"give one of {', '.join(FAMILY)}")
-        model: PreTrainedModel = AutoModelForMaskedLM.from_pretrained(name_or_path, config=config)
+        section = read_section(name_or_path)
+        if section is None:
+            model: PreTrainedModel = AutoModelForMaskedLM.from_pretrained(name_or_path, config=config)
+        else:
+            model = AutoModelForMaskedLM.from_config(config)
+            shrink_to(model, section, name_or_path)
+            _restore(model, Path(name_or_path))
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"No encoder can be loaded: {first_line(error)}", where=name_or_path, fix="give a folder or a hub name"
@@ -180,8 +189,14 @@ def restore_encoder(model: PreTrainedModel, heads: ObjectiveHeads, folder: Path)
     """
     from safetensors.torch import load_file
 
+    _restore(model, folder)
+    heads.load_state_dict(load_file(folder / HEADS_FILE))
+
+
+def _restore(model: PreTrainedModel, folder: Path) -> None:
+    from safetensors.torch import load_file
+
     missing, unexpected = model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
     lost = [key for key in missing if "decoder" not in key and "position_ids" not in key]  # decoder: tied to the embedding
     if lost or unexpected:
         raise InputError(f"The checkpoint's weights do not fit: {(lost or unexpected)[0]}", where=str(folder))
-    heads.load_state_dict(load_file(folder / HEADS_FILE))

@@ -15,7 +15,7 @@ from mengzi_mt.settings import Settings
 class EncoderModelSettings(Settings):
     """What is trained: a shape with random weights, or a checkpoint."""
 
-    shape: Literal["micro", "mini", "base"] | None = None
+    shape: Literal["micro", "mini", "base", "base-l6"] | None = None
     init: str | None = Field(None, description="Folder or hub name of a BERT or RoBERTa to start from.")
     architecture: Literal["bert", "roberta"] = Field("bert", description="Of a `shape`.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Inside the blocks and of attention weights.")

@@ -14,6 +14,7 @@ from mengzi_mt.errors import InputError
 from mengzi_mt.models.tokenizer import load_tokenizer
 from mengzi_mt.pretraining.encoder_batches import EncoderStep, EncoderStepMaker, make_step
 from mengzi_mt.pretraining.encoder_examples import SPECIAL, EncoderIds, EncoderStream, untagged
+from mengzi_mt.pretraining.encoder_losses import Guide, objective_weights
 from mengzi_mt.pretraining.encoder_models import POSITIONS, ObjectiveHeads, build_encoder, give_roles, load_encoder
 from mengzi_mt.pretraining.encoder_recipe import EncoderRecipe
 
@@ -29,6 +30,7 @@ class EncoderRun:
         labels: names of the tags that each head predicts, by number.
         maker: makes the batch of a step.
         validation: held-out windows; None where no document is held out.
+        guide: a teacher, whose weights stand for those of the objectives.
     """
 
     recipe: EncoderRecipe
@@ -39,6 +41,18 @@ class EncoderRun:
     labels: dict[str, list[str]]
     maker: EncoderStepMaker
     validation: EncoderStep | None
+    guide: Guide | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """What the loss is made of, as far as a run keeps it apart."""
+        return self.recipe.objectives.observed if self.guide is None else list(self.guide.weights)
+
+    def weights(self, step: int) -> dict[str, float]:
+        """Of each of them at a step (the first is 0)."""
+        if self.guide is not None:
+            return self.guide.weights
+        return objective_weights(self.recipe.objectives, step, self.recipe.training.steps)
 
 
 def set_up_encoder(recipe: EncoderRecipe) -> EncoderRun:

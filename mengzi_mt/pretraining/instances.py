@@ -65,6 +65,10 @@ class InstanceAware:
         original = mean_states(encoder_states(model, texts.ids, texts.groups), texts.lengths)
         return semantic_distance(corrupted, original)
 
+    def parts(self, devices: Devices, weight: float) -> dict[str, float]:
+        """Nothing is told apart."""
+        return {}
+
     def loss(
         self, model: T5ForConditionalGeneration, batch: FlatBatch, terms: LossSettings, *, recompute: bool
     ) -> tuple[Tensor, Tensor] | None:

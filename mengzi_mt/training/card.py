@@ -5,6 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+FRONT_MATTER = [
+    "---",
+    "language: zh",
+    "library_name: transformers",
+    "pipeline_tag: text2text-generation",
+    "tags: [mengzi-mt, t5]",
+    "license: other",
+    "---",
+]
+"""What the hub reads of a card."""
 _TERMS = {True: "research only", False: "no such restriction stated", "unknown": "unknown"}
 
 
@@ -19,19 +29,22 @@ def model_card(manifest: Mapping[str, Any]) -> str:
     data: Mapping[str, Mapping[str, Any]] = manifest.get("data") or {}
     recipe = (manifest.get("recipe") or {}).get("name", "unknown")
     lines = [
-        "---",
-        "language: zh",
-        "library_name: transformers",
-        "pipeline_tag: text2text-generation",
-        "tags: [mengzi-mt, t5]",
-        "license: other",
-        "---",
+        *FRONT_MATTER,
         "",
         f"# {recipe}",
         "",
-        f"A T5 trained by mengzi-mt on {_trained_on(data, manifest)} (recipe `{recipe}`, "
+        f"A T5 trained by mengzi-mt on {trained_on(data, manifest)} (recipe `{recipe}`, "
         f"step {manifest.get('step', 'unknown')}). `mengzi_mt.json` beside this file holds the whole recipe, counts and hashes.",
         "",
+        *data_section(manifest),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def data_section(manifest: Mapping[str, Any]) -> list[str]:
+    """The lines of a card that say what the model was trained on and on which terms that data came."""
+    data: Mapping[str, Mapping[str, Any]] = manifest.get("data") or {}
+    lines = [
         "## Data and licences",
         "",
         _terms_sentence({**data, "the corpus": {}} if manifest.get("denoising") else data),
@@ -48,10 +61,11 @@ def model_card(manifest: Mapping[str, Any]) -> str:
     named = manifest.get("zero_shot_tasks_trained_on") or []
     if named:
         lines += ["", f"It was trained on zero-shot tasks ({', '.join(named)}): their scores are not zero-shot."]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
-def _trained_on(data: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+def trained_on(data: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+    """In words: how many datasets, and the corpus where there was one."""
     told = [f"{len(data)} Chinese datasets through prompts"] if data or not manifest.get("denoising") else []
     corpus = manifest.get("denoising")
     if corpus:

@@ -18,10 +18,11 @@ import torch
 from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 
 from mengzi_mt.errors import InputError, RunError
+from mengzi_mt.models.pruned import MANIFEST as MANIFEST
+from mengzi_mt.models.pruned import SECTION, pruned_section
 from mengzi_mt.models.t5 import save_model
 from mengzi_mt.training.card import model_card
 
-MANIFEST = "mengzi_mt.json"
 STATE_DIR = "trainer_state"
 _PREFIX = "step-"
 _UNFINISHED = ".unfinished-"
@@ -74,7 +75,8 @@ def save_checkpoint(
         if also is not None:
             also(beside)
 
-    write_checkpoint(folder, fill, tokenizer, manifest, model_card(manifest), state)
+    own = {key: value for key, value in manifest.items() if key != SECTION} | pruned_section(model)
+    write_checkpoint(folder, fill, tokenizer, own, model_card(own), state)
 
 
 def write_checkpoint(
@@ -120,6 +122,15 @@ def write_checkpoint(
             where=f"{folder} ({free:,} MiB free on that disk)",
             fix="free some space and run the same command again; it resumes from the last complete checkpoint",
         ) from error
+
+
+def replace_card(folder: Path, card: str) -> None:
+    """Another ``README.md`` for a checkpoint, which stays whole."""
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    manifest = read_manifest(folder)
+    if isinstance(manifest.get("files"), dict):
+        manifest["files"]["README.md"] = (folder / "README.md").stat().st_size
+        _write_json(folder / MANIFEST, manifest)
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

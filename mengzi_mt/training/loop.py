@@ -154,7 +154,8 @@ def _run_steps(run: Run, state: RunState, module: nn.Module, devices: Devices, f
             work = sum((Work.of_batch(part) for part in batch.batches), Work())
             progress.step(share, batch.tokens, batch.slots, batch.examples, batch.task_tokens, work)
             if done % settings.log_every == 0 or done == settings.steps:
-                progress.log(done, norm, rate)
+                parts = run.objective.parts(devices, batch.whole.weight) if run.objective else {}
+                progress.log(done, norm, rate, parts)
             if settings.validate_every and (done % settings.validate_every == 0 or done == settings.steps):
                 with progress.paused(), state.ema.swap() if state.ema else nullcontext():
                     record = _validate(run, encoder, module, devices, progress, done, validate)
@@ -219,7 +220,9 @@ def _validate(
         mean = sum(losses.values()) / len(losses)
         shown = ", ".join(f"{task} {loss:.3f}" for task, loss in losses.items())
         progress.say(f"step {step}: validation loss {mean:.4f} ({shown})")
-        record = {"step": step, "validation_loss": mean, "validation_losses": losses, "scores": scores}
+        record = {"validation_loss": mean, "validation_losses": losses}
+    if losses or scores:
+        record = {"step": step, **record, "scores": scores}
         progress.record(record)
     if scores:
         progress.say(f"step {step}: " + ", ".join(f"{name} {score:.3f}" for name, score in scores.items()))

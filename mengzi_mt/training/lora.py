@@ -60,7 +60,7 @@ class Lora:
             task_type="SEQ_2_SEQ_LM",
             base_model_name_or_path=base,
         )
-        self.base_hash = _weights_hash(model)
+        self.base_hash = weights_hash(model)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             peft.inject_adapter_in_model(self.config, model, adapter_name=_NAME)
@@ -157,7 +157,7 @@ def _adapted_layers(model: nn.Module) -> list[tuple[nn.Module, str, Any]]:
     ]
 
 
-def _weights_hash(model: nn.Module) -> str:
+def weights_hash(model: nn.Module) -> str:
     """SHA-256 (first 16 hex digits) of a model's weights as they are in memory: about a second for each gigabyte."""
     digest = hashlib.sha256()
     for name, value in model.named_parameters():

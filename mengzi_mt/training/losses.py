@@ -41,6 +41,10 @@ class Objective(Protocol):
         """As :meth:`LossModule.forward`, or None where the plain loss serves."""
         ...
 
+    def parts(self, devices: Devices, weight: float) -> dict[str, float]:
+        """What the last step's loss was made of, divided by the step's ``weight``; called in every process, for the log."""
+        ...
+
 
 class LossModule(nn.Module):
     """A model and its loss as one module, so that what wraps modules (DDP, FSDP) sees every forward pass.

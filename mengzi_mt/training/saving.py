@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file
 
 from mengzi_mt import __version__
-from mengzi_mt.config import Recipe
 from mengzi_mt.errors import InputError
 from mengzi_mt.models.t5 import WEIGHTS_FILE, checkpoint_weights, parameter_count
 from mengzi_mt.settings import Settings
@@ -115,7 +114,7 @@ def load_weights(folder: Path, run: Run, saved: TrainerState, lora: Lora | None 
     Raises:
         InputError: another recipe, named with its differences; or weights of another model.
     """
-    different = differences(with_defaults(Recipe, saved.recipe), run.recipe.model_dump(mode="json"))
+    different = differences(with_defaults(type(run.recipe), saved.recipe), run.recipe.model_dump(mode="json"))
     fixed = [change for change in different if change.startswith(_NEVER_ACCEPTED)]
     if different and (fixed or not accept_changes):
         way_out = "restore these values, set another `output`, or continue with the new ones: --accept-changes"

@@ -21,6 +21,7 @@ from mengzi_mt.data.stream import OnTheFly
 from mengzi_mt.data.tokens import Encoder, Limits, TokenizedExample
 from mengzi_mt.data.view import RowFilter, load_view
 from mengzi_mt.errors import InputError
+from mengzi_mt.models.fake_int8 import fake_int8
 from mengzi_mt.models.from_encoder import start_from_encoder
 from mengzi_mt.models.t5 import build_model, load_model
 from mengzi_mt.models.tokenizer import load_tokenizer, train_tokenizer
@@ -251,7 +252,7 @@ def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> T5ForCondi
         built = build_model(settings.shape, len(tokenizer), settings.dropout, recipe.seed)
         if settings.encoder:
             start_from_encoder(built, resolve(settings.encoder), tokenizer)
-        return built
+        return _rounding(built, recipe)
     assert settings.init is not None
     model = load_model(resolve(settings.init), dropout=settings.dropout)
     if len(tokenizer) > model.config.vocab_size:
@@ -260,4 +261,10 @@ def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> T5ForCondi
             where="model.init, model.tokenizer",
             fix="use the tokenizer that belongs to the checkpoint",
         )
+    return _rounding(model, recipe)
+
+
+def _rounding(model: T5ForConditionalGeneration, recipe: Recipe) -> T5ForConditionalGeneration:
+    if recipe.training.fake_int8:
+        fake_int8(model)
     return model

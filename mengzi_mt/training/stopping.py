@@ -45,7 +45,12 @@ class BestScore:
             self.value, self.step, self.waited = value, step, 0
         else:
             self.waited += 1
-        return Verdict(improved, self.settings.patience is not None and self.waited >= self.settings.patience)
+        tired = self.settings.patience is not None and self.waited >= self.settings.patience
+        return Verdict(improved, tired or self._reached(value))
+
+    def _reached(self, value: float) -> bool:
+        goal = self.settings.goal
+        return goal is not None and (value <= goal if self.settings.mode == "min" else value >= goal)
 
     def _gain(self, value: float) -> float:
         assert self.value is not None

@@ -214,8 +214,16 @@ class Tracker:
         for task, number in (task_tokens or {}).items():
             sums.task_tokens[self._index[task]] += number
 
-    def log(self, step: int, gradient_norm: float, learning_rate: float) -> dict[str, Any]:
+    def log(
+        self, step: int, gradient_norm: float, learning_rate: float, parts: Mapping[str, float] | None = None
+    ) -> dict[str, Any]:
         """Write and show the averages since the last record, after ``step`` optimiser steps; called in every process.
+
+        Args:
+            step: steps done.
+            gradient_norm: of the last step.
+            learning_rate: of the last step.
+            parts: what the last step's loss was made of.
 
         Returns:
             The record; empty where this is not the main process.
@@ -248,6 +256,8 @@ class Tracker:
             record["flops_per_second"] = numbers["timed_flops"] / seconds
             record["mfu"] = self._utilisation(record["flops_per_second"] / self._processes.count)
         record |= self._by_task(sums)
+        if parts:
+            record["loss_parts"] = {name: float(f"{value:.6g}") for name, value in parts.items()}
         left = (time - self._started) / max(1, step - self._first) * (self._steps - step)
         self.record(record)
         self._display.show(record, left)

@@ -121,3 +121,19 @@ def test_a_corpus_without_tags_is_refused_before_anything_is_built(make_recipe, 
 def test_a_window_longer_than_the_model_reads_is_refused(make_recipe):
     with pytest.raises(ValueError, match="less than or equal to 512"):
         make_recipe(window=513)
+
+
+def test_a_pruned_encoder_trains_on_and_loads_with_the_sizes_that_it_has(make_recipe, tokenizer):
+    from mengzi_mt.models.pruned import remove_units, units_of
+    from mengzi_mt.pretraining.encoder_models import give_roles, load_encoder
+
+    run = set_up_encoder(make_recipe(steps=1))
+    kept = {units.name: [*range(place + 1)] for place, units in enumerate(units_of(run.model))}
+    remove_units(run.model, kept)
+    final = train_encoder(run)
+    give_roles(tokenizer)
+    loaded = load_encoder(str(final), tokenizer).eval()
+    assert [units.count for units in units_of(loaded)] == [1, 2, 3, 4]
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(input_ids=ids).logits, run.model.eval()(input_ids=ids).logits)
