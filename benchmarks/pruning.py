@@ -44,16 +44,19 @@ class Candidate:
         self.times: dict[str, list[float]] = {"score": [], "generate": []}
 
     def timed(self, kind: str, act: Callable[[], Any]) -> None:
+        """Note the milliseconds of processor time that it takes."""
         start = time.process_time()
         act()
         self.times[kind].append(1000 * (time.process_time() - start))
 
     def score(self, example: TextExample) -> None:
+        """Rank the example's choices."""
         choices = [tuple(self.encoder.target(choice)) for choice in example.choices or ()]
         ids = [*self.encoder(example.inputs), self.encoder.eos]
         self.timed("score", lambda: self.scorer(tree_batch([(ids, choice_tree(choices, 0))])))
 
     def generate(self, example: TextExample) -> None:
+        """Write the answer."""
         ids = [*self.encoder(example.inputs), self.encoder.eos][:512]
         self.timed("generate", lambda: self.writer.greedy([ids]))
 

@@ -1,6 +1,7 @@
 """The SDK's speed beside mengzi-zero-shot's way: one text a call, ``generate`` of transformers, greedy.
 
-``python -m benchmarks.sdk_speed [--data-dir DATA] [--model models/bootstrap] [--rounds 4] [--texts 512] [--json]``
+``python -m benchmarks.sdk_speed [--data-dir DATA] [--model models/bootstrap] [--exports DIR …]
+[--rounds 4] [--texts 512] [--json]``
 
 The same model, prompts and texts for all ways; one thread, processor time. Each round has its own share of the texts, every way
 runs on them in turn, and ratios are formed within a round.
@@ -152,6 +153,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, default=os.environ.get("MENGZI_MT_DATA"), help="folder of real files")
     parser.add_argument("--model", default="models/bootstrap", help="checkpoint")
+    parser.add_argument("--exports", nargs="*", default=[], help="exports of the checkpoint (mengzi-mt compress export)")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--texts", type=int, default=512, help="of each case")
     parser.add_argument("--new-tokens", type=int, default=64)
@@ -163,6 +165,7 @@ def main() -> None:
     keep_freed_memory()
     place = resolve(options.model)
     models = {name: Mengzi.load(place, dtype=name, device="cpu") for name in ("float32", "bfloat16")}
+    models |= {Path(folder).name: Mengzi.load(folder, device="cpu") for folder in options.exports}
     for one in models.values():
         one.sentiment("试一试")
     result = []

@@ -1,6 +1,8 @@
 import pytest
 import yaml
 
+from mengzi_mt.compression.distil_recipe import load_distil_recipe
+from mengzi_mt.compression.pruning_recipe import load_prune_recipe
 from mengzi_mt.config import LengthSettings, Recipe, dump_recipe, find_recipe, load_recipe
 from mengzi_mt.errors import InputError
 from mengzi_mt.pretraining.encoder_recipe import load_encoder_recipe
@@ -148,7 +150,9 @@ def test_unknown_recipe_is_an_input_error():
 
 @pytest.mark.parametrize("path", sorted(resource_dir("recipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_recipe_loads(path):
-    assert (load_encoder_recipe if path.stem.startswith("pretrain-encoder") else load_recipe)(path.stem).name
+    loaders = {"pretrain-encoder": load_encoder_recipe, "distil-": load_distil_recipe, "prune-": load_prune_recipe}
+    load = next((loader for prefix, loader in loaders.items() if path.stem.startswith(prefix)), load_recipe)
+    assert load(path.stem).name
 
 
 def test_adafactor_is_refused_where_matrices_are_sharded():

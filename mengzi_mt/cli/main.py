@@ -24,6 +24,7 @@ from mengzi_mt.cli import (
     infer,
     prepare,
     pretrain,
+    pretrain_ablate,
     pretrain_encoder,
     prompts,
     push,
@@ -60,6 +61,7 @@ app.add_typer(pretrain.app, name="pretrain")
 compress.app.command("prune", help=compress_prune.HELP)(compress_prune.prune)
 corpus.app.command("tag", help=corpus_tag.HELP)(corpus_tag.tag)
 pretrain.app.command("encoder", help=pretrain_encoder.HELP)(pretrain_encoder.encoder)
+pretrain.app.command("ablate", help=pretrain_ablate.HELP)(pretrain_ablate.ablate)
 compress.app.command("distil", help=compress_distil.HELP)(compress_distil.distil)
 app.command("train", help=train.HELP)(train.train)
 app.command("prepare", help=prepare.HELP)(prepare.prepare)

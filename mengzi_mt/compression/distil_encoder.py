@@ -23,7 +23,8 @@ from mengzi_mt.compression.distil_relations import (
     relations_apart,
 )
 from mengzi_mt.compression.distil_students import encoder_of_layers
-from mengzi_mt.data.token_shards import check_tokenizer
+from mengzi_mt.data.token_shards import pieces_hash
+from mengzi_mt.errors import InputError
 from mengzi_mt.models.tokenizer import load_tokenizer
 from mengzi_mt.pretraining.encoder_batches import EncoderBatch
 from mengzi_mt.pretraining.encoder_loop import train_encoder
@@ -52,8 +53,13 @@ def set_up_encoder_distillation(recipe: EncoderDistilRecipe) -> EncoderRun:
     """
     run = set_up_encoder(recipe)
     tokenizer = load_tokenizer(recipe.teacher.model)
-    check_tokenizer(run.corpus, tokenizer)
     give_roles(tokenizer)
+    if pieces_hash(tokenizer) != pieces_hash(run.tokenizer):
+        raise InputError(
+            "Teacher and student have different tokenizers, so their tokens cannot be compared one by one",
+            where=f"teacher.model: {recipe.teacher.model}, student: {recipe.model.tokenizer}",
+            fix="take a teacher of the corpus's tokenizer, or build a corpus with the teacher's",
+        )
     teacher = load_encoder(recipe.teacher.model, tokenizer)
     student = encoder_of_layers(run.model, recipe.student.layers) if recipe.student.layers else run.model
     guide = RelationGuide(teacher, student, recipe.relations, recipe.teacher.precision, recipe.mlm)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,6 +18,7 @@ from mengzi_mt.evaluation.loading import TREES, Scorers, load_exported
 from mengzi_mt.evaluation.provenance import weights_hash
 from mengzi_mt.evaluation.scoring import PRECISIONS as FLOATS
 from mengzi_mt.evaluation.scoring import ChoiceScorer
+from mengzi_mt.models.pruned import pruned_section
 from mengzi_mt.models.t5 import load_model, parameter_count, save_config
 from mengzi_mt.models.tokenizer import load_tokenizer
 from mengzi_mt.runtimes.ctranslate2_model import write_ctranslate2
@@ -72,6 +74,8 @@ def export(checkpoint: Path, out: Path, settings: ExportSettings) -> Path:
 
     def fill(beside: Path) -> None:
         save_config(model, beside)
+        if section := pruned_section(model):  # what loading it for the check reads
+            (beside / MANIFEST).write_text(json.dumps(section), encoding="utf-8")
         write_runtime(model, tokenizer, beside, runtime, settings.precision)
         files, count = describe_files(beside, runtime), parameter_count(model)
         made = Export(runtime, settings.precision, count, source, files, versions(), RUNTIMES[runtime])

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mengzi_mt.data.denoising import damage, mean_one
 from mengzi_mt.pretraining.encoder_examples import UNKNOWN, EncoderExample, EncoderStream
 
 
@@ -21,6 +22,7 @@ class EncoderBatch:
         input_ids, segments: ``(rows, length)`` int64.
         mask: ``(rows, length)`` boolean, true where there is no padding.
         restored, originals: ``(masked,)`` places of the tokens to restore, and their ids.
+        weights: ``(masked,)`` float32, what each of these counts in the loss; 1 on average over a step.
         tagged: ``(text,)`` places of the text's tokens.
         pos, ner: ``(text,)`` their tags; empty where the corpus is not tagged.
         ordered, orders: ``(pairs,)`` rows with two segments, and whether these are as they were (0) or not (1).
@@ -33,6 +35,7 @@ class EncoderBatch:
     mask: Tensor
     restored: Tensor
     originals: Tensor
+    weights: Tensor
     tagged: Tensor
     pos: Tensor
     ner: Tensor
@@ -49,7 +52,10 @@ class EncoderBatch:
 
 @dataclass(frozen=True)
 class EncoderStep:
-    """The forward passes of an optimiser step, and how many predictions each objective has in all of them."""
+    """The forward passes of an optimiser step, and how many predictions each objective has in all of them.
+
+    Of ``consistency`` there is one a row.
+    """
 
     batches: list[EncoderBatch]
     predictions: dict[str, int]
@@ -63,6 +69,11 @@ class EncoderStep:
     def count(self, name: str) -> int:
         """Of an objective's predictions; what is no objective has a loss at each token."""
         return self.predictions.get(name, self.tokens)
+
+    @property
+    def text(self) -> int:
+        """Tokens of the text alone, without special ones."""
+        return sum(len(batch.tagged) for batch in self.batches)
 
     @property
     def slots(self) -> int:
@@ -81,30 +92,49 @@ class EncoderStepMaker:
     def __call__(self, step: int) -> EncoderStep:
         """The batch of one step (the first is 0)."""
         examples = self.stream.examples(step * self.batch, (step + 1) * self.batch)
-        return make_step(examples, self.micro_batch_tokens, self.stream.ids.pad)
+        instance = self.stream.objectives.instance
+        weights = damage_weights(examples, instance.damage, instance.most) if instance.damage else None
+        return make_step(examples, self.micro_batch_tokens, self.stream.ids.pad, weights)
 
 
-def make_step(examples: Sequence[EncoderExample], micro_batch_tokens: int, pad: int) -> EncoderStep:
+def damage_weights(examples: Sequence[EncoderExample], power: float, most: float) -> np.ndarray:
+    """``damage ** power`` of each row as its weight, 1 on average over the step's predictions; float64 ``(examples,)``.
+
+    Every chosen token counts as noise, whatever is read in its place: the model is not told which of them to trust. Distances are
+    those in the text as it is read, without the special tokens.
+    """
+    text = np.array([np.count_nonzero(example.text) for example in examples])
+    chosen = np.concatenate([example.chosen[example.text] for example in examples])
+    counts = np.array([np.count_nonzero(example.chosen) for example in examples])
+    return mean_one(damage(chosen, text) ** power, counts, most)
+
+
+def make_step(
+    examples: Sequence[EncoderExample], micro_batch_tokens: int, pad: int, weights: np.ndarray | None = None
+) -> EncoderStep:
     """Sort by length, the longest first, and cut into passes of at most so many tokens, padding included.
 
     Args:
         examples: of the step.
         micro_batch_tokens: one example may be longer and then has a pass of its own.
         pad: id of padding.
+        weights: what each example's predictions count; 1 by default.
     """
-    ordered = sorted(examples, key=lambda example: -len(example.read))
+    order = sorted(range(len(examples)), key=lambda number: -len(examples[number].read))
+    ordered = [examples[number] for number in order]
+    counted = np.ones(len(examples)) if weights is None else weights[order]
     batches: list[EncoderBatch] = []
     while ordered:
         rows = max(1, micro_batch_tokens // len(ordered[0].read))
-        batches.append(collate(ordered[:rows], pad))
-        ordered = ordered[rows:]
+        batches.append(collate(ordered[:rows], pad, counted[:rows]))
+        ordered, counted = ordered[rows:], counted[rows:]
     names = {"mlm": "restored", "pos": "pos", "ner": "ner", "order": "orders"}
     predictions = {name: sum(len(getattr(batch, key)) for batch in batches) for name, key in names.items()}
-    return EncoderStep(batches, predictions, len(examples))
+    return EncoderStep(batches, {**predictions, "consistency": len(examples)}, len(examples))
 
 
-def collate(examples: Sequence[EncoderExample], pad: int) -> EncoderBatch:
-    """Rows of one length, filled up with ``pad``."""
+def collate(examples: Sequence[EncoderExample], pad: int, weights: np.ndarray) -> EncoderBatch:
+    """Rows of one length, filled up with ``pad``; ``weights`` are those of the rows."""
     lengths = np.array([len(example.read) for example in examples])
     shape = (len(examples), int(lengths.max()))
     there = np.arange(shape[1]) < lengths[:, None]
@@ -122,7 +152,8 @@ def collate(examples: Sequence[EncoderExample], pad: int) -> EncoderBatch:
     pairs = np.flatnonzero(orders != UNKNOWN)
     arrays = [
         padded("read", pad, np.int64), padded("segment", 0, np.int64), there,
-        restored, padded("original", pad, np.int64).ravel()[restored], tagged, pos, ner, pairs, orders[pairs],
+        restored, padded("original", pad, np.int64).ravel()[restored], weights[restored // shape[1]].astype(np.float32),
+        tagged, pos, ner, pairs, orders[pairs],
     ]  # fmt: skip
     tensors: list[Any] = [*map(torch.from_numpy, arrays), int(lengths.sum()), int((lengths**2).sum())]
     return EncoderBatch(*tensors)

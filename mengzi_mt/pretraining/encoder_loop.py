@@ -19,6 +19,7 @@ from mengzi_mt.config import TrainingSettings, dump_recipe
 from mengzi_mt.errors import InputError, RunError, first_line
 from mengzi_mt.models.pruned import pruned_section
 from mengzi_mt.pretraining.encoder_batches import EncoderStep
+from mengzi_mt.pretraining.encoder_instances import EncoderInstances
 from mengzi_mt.pretraining.encoder_losses import EncoderLosses, accumulate, evaluate
 from mengzi_mt.pretraining.encoder_models import restore_encoder, save_encoder
 from mengzi_mt.pretraining.encoder_run import EncoderRun, training_flops
@@ -36,7 +37,7 @@ from mengzi_mt.training.interrupts import Interrupts
 from mengzi_mt.training.loader import Loader
 from mengzi_mt.training.memory import is_out_of_memory, keep_freed_memory
 from mengzi_mt.training.optimisers import learning_rate, make_optimiser, set_learning_rate
-from mengzi_mt.training.saving import FINAL, differences, random_states, restore_random_states
+from mengzi_mt.training.saving import FINAL, differences, random_states, restore_random_states, with_defaults
 from mengzi_mt.training.tracking import Tracker
 
 
@@ -81,7 +82,7 @@ def train_encoder(run: EncoderRun, *, resume: bool = True) -> Path:
                 "The run folder holds checkpoints already", where=str(recipe.run_dir), fix="resume, or set another `output`"
             )
         saved = load_state(found)
-        different = differences(saved.recipe, recipe.model_dump(mode="json"))
+        different = differences(with_defaults(type(recipe), saved.recipe), recipe.model_dump(mode="json"))
         if different:
             raise InputError(
                 "The run folder holds checkpoints of another recipe: " + "; ".join(different), where=str(recipe.run_dir),
@@ -97,11 +98,11 @@ def train_encoder(run: EncoderRun, *, resume: bool = True) -> Path:
     module = EncoderLosses(run.model, run.heads, recipe.training.precision, run.guide)
     nn.Module.to(module, devices.device).train()
     optimiser = make_optimiser(module, recipe.optimiser)
-    first_step, counters, tracked = 0, {"tokens": 0, "examples": 0}, None
+    first_step, counters, tracked = 0, dict.fromkeys(("tokens", "text_tokens", "masked_tokens", "examples"), 0), None
     if saved is not None:
         optimiser.load_state_dict(saved.optimiser)
         restore_random_states(saved.rng, devices, recipe.seed + saved.step)
-        first_step, counters, tracked = saved.step, dict(saved.counters), saved.averages.get("tracker")
+        first_step, counters, tracked = saved.step, counters | saved.counters, saved.averages.get("tracker")
     with Tracker(recipe, run.names, run.model, devices.device, first_step, tracked) as progress:
         for problem in problems:
             progress.say(f"warning: not resumed from {problem}")
@@ -119,7 +120,8 @@ def train_encoder(run: EncoderRun, *, resume: bool = True) -> Path:
 def _run_steps(run: EncoderRun, state: _State, module: EncoderLosses, first_step: int) -> Path:
     """The steps from ``first_step`` on, and the final checkpoint."""
     recipe, settings, progress, device = run.recipe, run.recipe.training, state.progress, state.devices.device
-    names = run.names
+    names, rows = run.names, recipe.objectives.instance
+    instance = EncoderInstances(rows) if run.guide is None and (rows.damage or rows.reads_originals) else None
 
     def observe(name: str, losses: torch.Tensor) -> None:
         progress.task_losses.add(losses, torch.full((len(losses),), names.index(name)))
@@ -133,7 +135,7 @@ def _run_steps(run: EncoderRun, state: _State, module: EncoderLosses, first_step
             rate = learning_rate(recipe.optimiser, step, settings.steps)
             set_learning_rate(state.optimiser, rate)
             try:
-                loss = accumulate(module, batch, run.weights(step), device, observe)
+                loss = accumulate(module, batch, run.weights(step), device, observe, instance)
                 norm = state.devices.clip(module, recipe.optimiser.clip)
                 if not math.isfinite(float(loss)) or not math.isfinite(norm):
                     raise RunError(
@@ -152,8 +154,9 @@ def _run_steps(run: EncoderRun, state: _State, module: EncoderLosses, first_step
             state.optimiser.zero_grad(set_to_none=True)
 
             done = step + 1
-            state.counters["tokens"] += batch.tokens
-            state.counters["examples"] += batch.examples
+            read = {"tokens": batch.tokens, "text_tokens": batch.text, "masked_tokens": batch.count("mlm")}
+            for name, number in {**read, "examples": batch.examples}.items():
+                state.counters[name] += number
             examples = {name: batch.count(name) for name in names}
             progress.step(loss, batch.tokens, batch.slots, examples, work=training_flops(run, batch))
             if done % settings.log_every == 0 or done == settings.steps:

@@ -25,13 +25,22 @@ RISE = {"pos": 1 / 6, "ner": 1 / 3}
 
 @dataclass(frozen=True)
 class Prediction:
-    """Of one objective in one forward pass: each prediction's cross-entropy, with gradient, and whether it was right.
+    """Of one objective in one forward pass. What is matched with a teacher has losses alone, and nothing that could be right.
 
-    What is matched with a teacher has a loss at each token, and nothing that could be right.
+    Attributes:
+        losses: each prediction's cross-entropy, with gradient, ``(predictions,)``.
+        logits: without gradient, ``(predictions, labels)``.
+        labels: what is right, ``(predictions,)``.
     """
 
     losses: Tensor
-    right: Tensor | None = None
+    logits: Tensor | None = None
+    labels: Tensor | None = None
+
+    @property
+    def right(self) -> Tensor | None:
+        """Whether each was right."""
+        return None if self.logits is None or self.labels is None else self.logits.argmax(-1).eq(self.labels)
 
 
 class Guide(Protocol):
@@ -78,15 +87,21 @@ class EncoderLosses(nn.Module):
         super().__init__()
         self.model, self.heads, self.precision, self.guide = model, heads, precision, guide
 
+    def states(self, batch: EncoderBatch, ids: Tensor) -> Tensor:
+        """The encoder's last states of rows laid out as the batch's; ``(rows, length)`` to ``(rows, length, hidden)``."""
+        with torch.autocast(ids.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
+            found: Tensor = self.model.base_model(
+                input_ids=ids, attention_mask=batch.mask, token_type_ids=batch.segments
+            ).last_hidden_state
+        return found
+
     def forward(self, batch: EncoderBatch) -> dict[str, Prediction]:
         """The predictions of every objective that has any in the batch."""
         device = batch.input_ids.device.type
         with torch.autocast(device, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
             if self.guide is not None:
                 return self._guided(self.guide, self.guide.reads(batch))
-            hidden = self.model.base_model(
-                input_ids=batch.input_ids, attention_mask=batch.mask, token_type_ids=batch.segments
-            ).last_hidden_state  # (rows, length, hidden)
+            hidden = self.states(batch, batch.input_ids)  # (rows, length, hidden)
             states = hidden.flatten(0, 1)
             logits = {"mlm": restored_logits(self.model, states[batch.restored])}
             if self.heads.tags:
@@ -110,29 +125,60 @@ class EncoderLosses(nn.Module):
 
 def _prediction(logits: Tensor, labels: Tensor) -> Prediction:
     exact = logits if logits.dtype == torch.float64 else logits.float()
-    return Prediction(cross_entropy(exact, labels, reduction="none"), logits.detach().argmax(-1) == labels)
+    return Prediction(cross_entropy(exact, labels, reduction="none"), logits.detach(), labels)
+
+
+class RowAware(Protocol):
+    """What :class:`mengzi_mt.pretraining.encoder_instances.EncoderInstances` does to the masked-language loss."""
+
+    def reweigh(self, module: EncoderLosses, step: EncoderStep, device: torch.device) -> EncoderStep:
+        """The step with other weights of its rows."""
+
+    def loss(self, module: EncoderLosses, batch: EncoderBatch, restored: Prediction) -> tuple[Tensor, Tensor | None]:
+        """The sum of a pass's losses, and each row's divergence where it is computed."""
 
 
 Observe = Callable[[str, Tensor], None]
 
 
 def accumulate(
-    module: EncoderLosses, step: EncoderStep, weights: dict[str, float], device: torch.device, observe: Observe | None = None
+    module: EncoderLosses,
+    step: EncoderStep,
+    weights: dict[str, float],
+    device: torch.device,
+    observe: Observe | None = None,
+    instance: RowAware | None = None,
 ) -> Tensor:
     """Gradients of the step's loss over all of its forward passes; returns the loss, on the device.
 
     Each objective is the mean over all of its predictions in the step, so the result does not depend on how the step was cut.
+
+    Args:
+        module: what is trained.
+        step: its forward passes.
+        weights: λ of every objective.
+        device: where the module is.
+        observe: hears each prediction's loss, and with ``instance`` each row's divergence, as they are without weights.
+        instance: changes the masked-language loss (``objectives.instance``).
     """
     total = torch.zeros((), device=device)
-    for batch in step.batches:
-        predictions = module(batch.to(device))
-        parts = [weights[name] * found.losses.sum() / step.count(name) for name, found in predictions.items()]
+    if instance is not None:
+        step = instance.reweigh(module, step, device)
+    for part in step.batches:
+        batch = part.to(device)
+        predictions = module(batch)
+        sums, divergence = {name: found.losses.sum() for name, found in predictions.items()}, None
+        if instance is not None:
+            sums["mlm"], divergence = instance.loss(module, batch, predictions["mlm"])
+        parts = [weights[name] * summed / step.count(name) for name, summed in sums.items()]
         loss = torch.stack(parts).sum()
         loss.backward()
         total += loss.detach()
         if observe is not None:
             for name, found in predictions.items():
                 observe(name, found.losses.detach())
+            if divergence is not None:
+                observe("consistency", divergence.detach())
     return total
 
 

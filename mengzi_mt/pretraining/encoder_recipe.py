@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from mengzi_mt.config import OptimiserSettings, TrackingSettings, load_settings
+from mengzi_mt.denoising_settings import InstanceSettings
 from mengzi_mt.settings import Settings
 
 
@@ -41,11 +42,17 @@ class ObjectiveSettings(Settings):
     schedule: Literal["constant", "lert"] = Field(
         "constant", description="lert: the weight of pos rises over the first 1/6 of the steps, that of ner over the first 1/3."
     )
+    instance: InstanceSettings = InstanceSettings()
 
     @property
     def names(self) -> list[str]:
         """The objectives that are trained."""
         return ["mlm", *(name for name in ("pos", "ner") if getattr(self, name)), *(["order"] if self.order != "none" else [])]
+
+    @property
+    def observed(self) -> list[str]:
+        """What a run keeps losses of: the objectives, and the divergence of original and restored rows where it is computed."""
+        return [*self.names, *(["consistency"] if self.instance.restores else [])]
 
     @property
     def needs_tags(self) -> bool:

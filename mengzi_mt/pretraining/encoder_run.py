@@ -45,8 +45,8 @@ class EncoderRun:
 
     @property
     def names(self) -> list[str]:
-        """What the loss is made of."""
-        return self.recipe.objectives.names if self.guide is None else list(self.guide.weights)
+        """What the loss is made of, as far as a run keeps it apart."""
+        return self.recipe.objectives.observed if self.guide is None else list(self.guide.weights)
 
     def weights(self, step: int) -> dict[str, float]:
         """Of each of them at a step (the first is 0)."""
@@ -100,7 +100,10 @@ def training_flops(run: EncoderRun, step: EncoderStep) -> float:
     hidden, forward = config.hidden_size, 0.0
     inside = config.num_hidden_layers * (4 * hidden**2 + 2 * hidden * config.intermediate_size)
     tags = sum(len(found) for found in run.labels.values()) * hidden
+    instance = run.recipe.objectives.instance
+    passes = 1 + 2 * bool(instance.restores) + (2 / 3) * bool(instance.distance)  # two with gradients, two without
     for batch in step.batches:
-        forward += 2 * batch.tokens * (inside + tags) + 4 * config.num_hidden_layers * hidden * batch.squares
+        encoder = 2 * batch.tokens * inside + 4 * config.num_hidden_layers * hidden * batch.squares
+        forward += passes * encoder + 2 * batch.tokens * tags
         forward += 2 * len(batch.restored) * hidden * (hidden + config.vocab_size)
     return 3 * forward

@@ -130,15 +130,18 @@ def restored_tokens(states: Tensor, head: Tensor, *, sampled: bool) -> Tensor:
     Args:
         states: ready for the head, ``(noise tokens, width)``.
         head: ``(vocabulary, width)``.
-        sampled: draw them by their probabilities (Gumbel's way) instead of taking the most probable ones.
+        sampled: draw them by their probabilities instead of taking the most probable ones.
     """
     chosen = []
     for part in states.split(max(1, CHUNK_BYTES // (4 * len(head)))):
-        logits = functional.linear(part.to(head.dtype), head).float()
-        if sampled:
-            logits = logits - torch.empty_like(logits).exponential_().log()
-        chosen.append(logits.argmax(1))
+        chosen.append(drawn_tokens(functional.linear(part.to(head.dtype), head), sampled=sampled))
     return torch.cat(chosen)
+
+
+def drawn_tokens(logits: Tensor, *, sampled: bool) -> Tensor:
+    """The most probable token of each line of ``(tokens, vocabulary)``, or one drawn by its probability (Gumbel's way)."""
+    exact = logits.float()
+    return (exact - torch.empty_like(exact).exponential_().log() if sampled else exact).argmax(1)
 
 
 def tolerant_weights(batch: FlatBatch, texts: Originals, filled: Tensor, divergence: Tensor, tolerance: float) -> Tensor:

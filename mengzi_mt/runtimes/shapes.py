@@ -20,7 +20,7 @@ def check_uniform(model: T5ForConditionalGeneration, runtime: str) -> None:
         if not name.endswith(("SelfAttention", "EncDecAttention")):
             continue
         attention: Any = layer
-        if attention.q.out_features != expected:
+        if attention.q.out_features != expected or getattr(attention, "columns", None) is not None:
             heads = attention.q.out_features / model.config.d_kv
             raise InputError(
                 f"The runtime {runtime} does not know a model whose heads differ by layer: {name} has {heads:g} of "

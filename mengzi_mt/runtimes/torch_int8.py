@@ -22,6 +22,7 @@ from transformers import AutoModelForSeq2SeqLM, T5ForConditionalGeneration
 
 from mengzi_mt.errors import InputError, first_line
 from mengzi_mt.models.int8 import Int8Embedding, Int8Linear, Int8Rows, quantise_rows
+from mengzi_mt.models.pruned import read_section, shrink_to
 from mengzi_mt.models.t5 import SCORED_FAMILY, checkpoint_weights, load_config
 
 RUNTIME = "torch-int8"
@@ -54,7 +55,8 @@ def write_int8(model: T5ForConditionalGeneration, folder: Path) -> None:
 def load_int8(folder: Path, device: torch.device | str = "cpu") -> T5ForConditionalGeneration:
     """The model with :class:`~mengzi_mt.models.int8.Int8Linear` and ``Int8Embedding`` in place of its layers.
 
-    It serves :class:`~mengzi_mt.models.inference.Inference` alone. No matrix is ever there in float32.
+    It serves :class:`~mengzi_mt.models.inference.Inference` alone. No matrix is ever there in float32, but for those without
+    content out of which a pruned model is cut.
 
     Raises:
         InputError: damaged weights, or another device than the CPU.
@@ -64,8 +66,11 @@ def load_int8(folder: Path, device: torch.device | str = "cpu") -> T5ForConditio
             "An int8 export of torch runs on a CPU alone", where=f"device {device}", fix="use cpu, or export to ctranslate2"
         )
     config = load_config(folder, family=SCORED_FAMILY)
-    with torch.device("meta"):
+    section = read_section(folder)
+    with torch.device("meta" if section is None else "cpu"):  # a pruned model is cut out of a whole one
         model: Any = AutoModelForSeq2SeqLM.from_config(config)
+    if section is not None:
+        shrink_to(model, section, str(folder))
     try:
         with safe_open(str(folder / WEIGHTS), "pt") as file:
             _fill(model, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118  # no mapping

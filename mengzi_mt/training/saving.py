@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 from mengzi_mt import __version__
-from mengzi_mt.config import Recipe
 from mengzi_mt.errors import InputError
 from mengzi_mt.models.t5 import WEIGHTS_FILE, checkpoint_weights, parameter_count
+from mengzi_mt.settings import Settings
 from mengzi_mt.training.checkpoint import TrainerState, checkpoint_path, prune_checkpoints, read_manifest, save_checkpoint
 from mengzi_mt.training.devices import Devices
 from mengzi_mt.training.ema import Ema
@@ -114,7 +114,7 @@ def load_weights(folder: Path, run: Run, saved: TrainerState, lora: Lora | None 
     Raises:
         InputError: another recipe, named with its differences; or weights of another model.
     """
-    different = differences(_with_defaults(saved.recipe, type(run.recipe)), run.recipe.model_dump(mode="json"))
+    different = differences(with_defaults(type(run.recipe), saved.recipe), run.recipe.model_dump(mode="json"))
     fixed = [change for change in different if change.startswith(_NEVER_ACCEPTED)]
     if different and (fixed or not accept_changes):
         way_out = "restore these values, set another `output`, or continue with the new ones: --accept-changes"
@@ -166,7 +166,7 @@ def restore_random_states(rng: dict[str, Any], devices: Devices, seed: int) -> N
         torch.cuda.set_rng_state(own["cuda"][0], devices.device)
 
 
-def _with_defaults(recipe: dict[str, Any], kind: type[Recipe]) -> dict[str, Any]:
+def with_defaults(kind: type[Settings], recipe: dict[str, Any]) -> dict[str, Any]:
     """A saved recipe with the keys that were added since it was saved, at their defaults."""
     try:
         return kind.model_validate(recipe).model_dump(mode="json")

@@ -64,10 +64,8 @@ def test_a_student_of_half_the_layers_learns_and_is_a_plain_checkpoint(make_reci
 
 @pytest.mark.parametrize("pseudo", [None, PSEUDO])
 def test_an_interrupted_run_goes_on_bit_for_bit(make_recipe, monkeypatch, pseudo):
-    whole, cut = (
-        make_recipe(output=name, pseudo_labels=pseudo, training={"steps": 4, "checkpoint_every": 2, "workers": 1})
-        for name in ("whole", "cut")
-    )
+    settings = {"steps": 4, "checkpoint_every": 2, "workers": 1}
+    whole, cut = (make_recipe(output=name, pseudo_labels=pseudo, training=settings) for name in ("whole", "cut"))
     distil(whole, SAMPLE)
     calls = iter(range(1, 100))
 
@@ -102,12 +100,12 @@ def test_pseudo_labels_stand_in_for_the_gold_targets(make_recipe):
     run = set_up_distillation(recipe, SAMPLE, Devices(recipe.training))
     lines = [json.loads(line) for line in (recipe.run_dir / "pseudo-labels.jsonl").read_text().splitlines()]
     assert lines[0]["made_from"]["beams"] == 2
-    drawn = run.stream.examples(0, 8)
     assert run.objective is None
-    decoded = [run.tokenizer.decode(one.targets, skip_special_tokens=True) for one in drawn if one is not None]
-    assert decoded == [
-        run.tokenizer.decode(run.tokenizer(line["targets"]).input_ids, skip_special_tokens=True) for line in lines[1:]
-    ]
+    encoder = Encoder(run.tokenizer)
+    drawn = run.stream.examples(0, 8)
+    kept = [(one, line) for one, line in zip(drawn, lines[1:], strict=True) if one is not None]  # long ones do not fit the limits
+    assert len(kept) >= 4
+    assert all(one.targets == encoder.target(line["targets"]) for one, line in kept)
     assert distil(recipe, SAMPLE).is_dir()
 
 
@@ -139,7 +137,7 @@ def test_a_student_of_another_shape_takes_the_teachers_tokenizer(make_recipe):
 
 def test_another_tokenizer_is_refused_where_tokens_are_compared(make_recipe, teacher_dir, sample_texts, tmp_path):
     other = tmp_path / "other"
-    train_tokenizer(sample_texts[:800], other, 1_500, character_coverage=0.98, threads=1, partial=True)
+    train_tokenizer(sample_texts[:800], other, 1_700, character_coverage=0.98, threads=1, partial=True)
     recipe = make_recipe(student={"shape": "micro", "tokenizer": str(other)}, training={"steps": 1})
     with pytest.raises(InputError, match="different tokenizers") as error:
         distil(recipe, SAMPLE)

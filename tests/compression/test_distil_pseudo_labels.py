@@ -53,7 +53,8 @@ def test_the_teacher_answers_what_the_mixture_draws(mixture, generator, tmp_path
 
 def test_labels_of_the_rows_change_nothing(mixture, generator, tmp_path):
     """The templates read other fields than the label, and the answer is the teacher's whatever that says."""
-    lcqmc = mixture.pools[0]
+    task = get_task("lcqmc")
+    lcqmc = make_pool(task, mixture.pools[0].rows, select_templates(task, None, for_evaluation=True))
     other = [replace(row, values={**row.values, "label": 1 - row.values["label"]}) for row in lcqmc.rows]
     turned = Mixture([make_pool(lcqmc.task, other, lcqmc.templates)], {"lcqmc": 1.0}, 3)
     plain = Mixture([lcqmc], {"lcqmc": 1.0}, 3)

@@ -96,3 +96,19 @@ def test_a_missing_library_names_its_extra(checkpoint, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"mengzi-mt\[onnx\]"):
         export(checkpoint, tmp_path / "out", ExportSettings(to="onnx", precision="int8"))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_pruned_model_goes_to_torch_and_is_refused_elsewhere(tokenizer, tmp_path):
+    from mengzi_mt.models.pruned import remove_units
+    from mengzi_mt.models.t5 import build_model
+
+    model = build_model("micro", len(tokenizer))
+    remove_units(model, {"decoder.block.1.layer.0.SelfAttention": [0, 2], "encoder.block.0.layer.1.DenseReluDense": range(100)})
+    save_checkpoint(tmp_path / "pruned", model, tokenizer, {"recipe": {"name": "pruned"}})
+    out = export(tmp_path / "pruned", tmp_path / "int8", ExportSettings())
+    assert json.loads((out / "export.json").read_text(encoding="utf-8"))["check"]["largest_difference"] < 1
+    ranked, _ = check_examples()
+    assert len(load_scorers(str(out)).scorer.score(ranked)) == len(ranked)
+    for runtime in ("ctranslate2", "onnx"):
+        with pytest.raises(InputError, match="does not know a model whose heads differ by layer"):
+            export(tmp_path / "pruned", tmp_path / runtime, ExportSettings(to=runtime, precision="int8"))

@@ -114,7 +114,9 @@ def test_batches_hold_every_prediction_once(tagged_corpus):
         "pos": sum(int(example.text.sum()) for example in examples),
         "ner": sum(int(example.text.sum()) for example in examples),
         "order": sum(example.order != UNKNOWN for example in examples),
+        "consistency": 30,
     }
+    assert step.text == sum(int(example.text.sum()) for example in examples)
     found = []
     for batch in step.batches:
         assert batch.input_ids.numel() <= 150 or len(batch.input_ids) == 1
