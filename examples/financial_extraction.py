@@ -17,6 +17,8 @@ mengzi = Mengzi.load(sys.argv[1] if len(sys.argv) > 1 else None)
 for text, found in zip(NEWS, mengzi.company_names(NEWS), strict=True):
     print(text)
     names = list(dict.fromkeys(entity.text for entity in found.entities))
+    if not names:
+        print("  没有找到公司")
     for entity in found.entities:
         print(f"  公司 {entity.text}（第 {entity.start} 到 {entity.end} 个字符）")
     pairs = list(combinations(names, 2))

@@ -5,6 +5,7 @@ from mengzi_mt.compression.distil_recipe import load_distil_recipe
 from mengzi_mt.compression.pruning_recipe import load_prune_recipe
 from mengzi_mt.config import LengthSettings, Recipe, dump_recipe, find_recipe, load_recipe
 from mengzi_mt.errors import InputError
+from mengzi_mt.pretraining.ablation_recipe import load_ablation_recipe
 from mengzi_mt.pretraining.encoder_recipe import load_encoder_recipe
 from mengzi_mt.resources import resource_dir
 
@@ -150,7 +151,12 @@ def test_unknown_recipe_is_an_input_error():
 
 @pytest.mark.parametrize("path", sorted(resource_dir("recipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_recipe_loads(path):
-    loaders = {"pretrain-encoder": load_encoder_recipe, "distil-": load_distil_recipe, "prune-": load_prune_recipe}
+    loaders = {
+        "pretrain-encoder": load_encoder_recipe,
+        "ablate-": load_ablation_recipe,
+        "distil-": load_distil_recipe,
+        "prune-": load_prune_recipe,
+    }
     load = next((loader for prefix, loader in loaders.items() if path.stem.startswith(prefix)), load_recipe)
     assert load(path.stem).name
 

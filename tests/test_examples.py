@@ -9,7 +9,7 @@ import pytest
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 SHOWS = {
     "advertising": ["design_copy: ", "shop_owner_dialogue: "],
-    "financial_extraction": ["海天集团昨日公告", "公司 "],
+    "financial_extraction": ["海天集团昨日公告", "受原料涨价影响"],
     "graph_facts": ["云溪大桥的设计者是谁？", "【"],
     "label_csv": ["id,review,sentiment,probability", "等了十天才到，包装还是破的。,负面,"],
     "own_labels": ["in own words"],

@@ -44,7 +44,7 @@ def batch():
         read = np.where(chosen, 2, original)
         text = np.ones(length, bool)
         made.append(EncoderExample(read, original, np.zeros(length, np.int64), text, chosen, None, None, UNKNOWN))
-    return collate(made, 0)
+    return collate(made, 0, np.ones(len(made), np.float32))
 
 
 def kl(p, q):

@@ -1,3 +1,4 @@
+import copy
 import json
 import signal
 
@@ -131,6 +132,7 @@ def test_a_pruned_encoder_trains_on_and_loads_with_the_sizes_that_it_has(make_re
     kept = {units.name: [*range(place + 1)] for place, units in enumerate(units_of(run.model))}
     remove_units(run.model, kept)
     final = train_encoder(run)
+    tokenizer = copy.deepcopy(tokenizer)  # other tests use it as it is
     give_roles(tokenizer)
     loaded = load_encoder(str(final), tokenizer).eval()
     assert [units.count for units in units_of(loaded)] == [1, 2, 3, 4]
