@@ -54,7 +54,7 @@ class Point:
         cost: to the right is worse; positive.
         kept: share of the teacher's score.
         interval: of ``kept``, if it is known.
-        size: what the circle's area shows.
+        size: what the circle's area shows, as a share of the largest.
         best: whether it is on the frontier.
         group: ``plain``, ``teacher`` or ``compressed``.
     """
@@ -108,9 +108,8 @@ def pareto(title: str, axis: str, points: Sequence[Point]) -> str:
     parts.append(f'<line class="same" x1="{_LEFT}" x2="{right}" y1="{y(1)}" y2="{y(1)}"/>')
     parts.append(_frontier(points, x, y, right))
     placed: list[tuple[Point, float, float, float]] = []
-    largest = max(point.size for point in points)
     for point in sorted(points, key=lambda one: -one.size):
-        radius = max(_SMALLEST, _LARGEST * math.sqrt(point.size / largest))
+        radius = max(_SMALLEST, _LARGEST * math.sqrt(point.size))
         across, up = x(point.cost), y(point.kept)
         if point.interval:
             ends_y = y(point.interval[0]), y(point.interval[1])

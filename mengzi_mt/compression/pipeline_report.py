@@ -24,6 +24,10 @@ pre.settings { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .8rem;
 """
 
 
+EQUAL_AREA = 0.1
+"""Of circles that say nothing by their size."""
+
+
 def write_report(results: Mapping[str, Any], path: Path) -> None:
     """Write a pipeline's results as one self-contained HTML file."""
     path.write_text(page(results), encoding="utf-8", errors="xmlcharrefreplace")
@@ -67,6 +71,11 @@ def times(value: Any) -> str:
     """A ratio: ``3.8 ×``."""
     known = finite(value)
     return NOTHING if known is None else f"{known:.2f} ×" if known < 9.95 else f"{known:.1f} ×"
+
+
+def counted(number_of: int, what: str) -> str:
+    """``1 task``, ``2 tasks``."""
+    return f"{number_of} {what}{'' if number_of == 1 else 's'}"
 
 
 def percent(value: Any) -> str:
@@ -118,6 +127,7 @@ def _facts(results: Mapping[str, Any]) -> str:
         f"smallest: {smallest['label']}": f"{megabytes(smallest['bytes'])}, {times(smallest['smaller'])} smaller",
         f"fastest: {fastest['label']}": f"{milliseconds(fast['p50_ms'])} an answer, {times(fast['times_latency'])} shorter",
         f"kept of the {results['suites'][0]['kind']} score": _range(kept),
+        "measured on": f"{results['machine']['threads']} of {results['machine']['cores']} cores",
         "all stages took": duration(sum(stage["seconds"] for stage in results["stages"])),
     }
     facts = "".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in told.items())
@@ -138,19 +148,18 @@ def _pictures(results: Mapping[str, Any]) -> str:
         "latency": ("Kept against latency", "ms for one answer, alone (p50), logarithmic", lambda form: form["generate"]["p50_ms"]),
         "bytes": ("Kept against size", "MB of weights, logarithmic", lambda form: form["bytes"] / 1e6),
     }
-    drawn = []
+    drawn, largest = [], max(form["bytes"] for form in results["forms"])
     for key, (title, axis, cost) in costs.items():
         points = [
             Point(
                 letter(place), form["label"], cost(form), form["suites"][0]["kept"], form["suites"][0]["kept_interval"],
-                form["bytes"] if key == "latency" else 1.0, form["frontier"][key],
+                form["bytes"] / largest if key == "latency" else EQUAL_AREA, form["frontier"][key],
                 "plain" if not place else form["of"],
             )
             for place, form in enumerate(results["forms"])
             if form["suites"][0]["kept"] is not None
         ]  # fmt: skip
         if points:
-            points = points if key == "latency" else [Point(**{**vars(one), "size": 0.16}) for one in points]
             drawn.append(f"<figure><figcaption>{title}</figcaption>{pareto(title, axis, points)}</figure>")
     if not drawn:
         return ""
@@ -175,9 +184,12 @@ def _cell(label: str, value: str, below: str = "", mark: str = "") -> str:
     return f'<td class="n{" " + mark if mark else ""}" data-label="{label}">{value}{under}</td>'
 
 
-def _table(heads: Sequence[str], rows: str) -> str:
+def _table(heads: Sequence[str], rows: str, last: str = "") -> str:
+    """A table of forms; ``last`` heads a column of words."""
+    words = f"<th>{last}</th>" if last else ""
     return (
-        f'<table class="wide"><thead><tr><th>form</th>{"".join(f"<th class=n>{head}</th>" for head in heads)}</tr></thead>'
+        f'<table class="wide"><thead><tr><th>form</th>{"".join(f"<th class=n>{head}</th>" for head in heads)}'
+        f"{words}</tr></thead>"
         f"<tbody>{rows}</tbody></table>"
     )
 
@@ -232,16 +244,18 @@ def _suite(results: Mapping[str, Any], at: int) -> str:
         )
         for place, form in shown
     )  # fmt: skip
+    tasks = counted(len(info["tasks"]), "task")
     drawn = f"{count(info['limit'])} rows a task at most" if info["limit"] else "all rows"
-    templates = f", the first {info['max_templates']} templates" if info["max_templates"] else ""
+    most = info["max_templates"]
+    templates = "" if not most else ", one template" if most == 1 else f", {most} templates"
     notes = "".join(f"<li>{chinese(warning)}</li>" for warning in info["warnings"])
     return (
         f'<section id="suite-{at}"><h2>{escape(info["suite"])} <span class="pill">{info["kind"]}</span></h2>'
-        f'<p class="soft small">Mean of {len(info["tasks"])} tasks, split {escape(info["split"])}, {drawn}{templates}. Intervals '
+        f'<p class="soft small">Mean of {tasks}, split {escape(info["split"])}, {drawn}{templates}. Intervals '
         "are of rows, not of training runs: another seed of the same stages would differ by more.</p>"
         + (f'<div class="caution" role="note"><ul>{notes}</ul></div>' if notes else "")
-        + _table(["mean score", "kept", "to the teacher", "p", "said"], rows)
-        + f"<details><summary>{len(info['tasks'])} tasks</summary><div class=inside>{_tasks(shown, at)}</div></details></section>"
+        + _table(["mean score", "kept", "to the teacher", "p"], rows, "verdict")
+        + f"<details><summary>{tasks}</summary><div class=inside>{_tasks(shown, at)}</div></details></section>"
     )
 
 

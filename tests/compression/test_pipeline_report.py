@@ -159,7 +159,7 @@ def test_the_page_is_one_file_and_texts_are_escaped(results):
 
 def test_labels_do_not_touch_and_the_frontier_goes_through_its_points():
     points = [
-        Point("ABCDEFGH"[k], f"form number {k}", cost, kept, (kept - 0.05, kept + 0.05), 10.0 + k, k in (0, 2), "compressed")
+        Point("ABCDEFGH"[k], f"form number {k}", cost, kept, (kept - 0.05, kept + 0.05), 0.1 + 0.1 * k, k in (0, 2), "compressed")
         for k, (cost, kept) in enumerate(
             [(1, 0.5), (1.1, 0.45), (3, 1.0), (3.1, 0.98), (3.2, 0.99), (9, 0.97), (9.1, 0.4), (40, 0.9)]
         )
