@@ -51,7 +51,14 @@ def embedded_json(name: str, value: Any) -> str:
     return f'<script type="application/json" id="{name}">{text.encode("utf-8", "backslashreplace").decode()}</script>'
 
 
-def document(title: str, style: str, body: str, language: str = "en", script: str = "") -> str:
+def policy(script: str = "", connect: bool = False) -> str:
+    """What a page may load and run: its own style, its own script, and where ``connect`` is set, answers of its own server."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    allowed = f"; script-src 'sha256-{digest}'" if script else ""
+    return f"default-src 'none'; style-src 'unsafe-inline'{allowed}" + ("; connect-src 'self'" if connect else "")
+
+
+def document(title: str, style: str, body: str, language: str = "en", script: str = "", connect: bool = False) -> str:
     """A whole page: wide and narrow screens, light and dark.
 
     Args:
@@ -60,15 +67,14 @@ def document(title: str, style: str, body: str, language: str = "en", script: st
         body: HTML.
         language: of the page, for ``lang``.
         script: the page's own, the only one that may run.
+        connect: whether it may ask the server that it came from.
     """
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    allowed = f"; script-src 'sha256-{digest}'" if script else ""
     return (
         f'<!DOCTYPE html>\n<html lang="{language}">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         # Nothing in the file may load or run, whatever a dataset's text contains.
         '<meta http-equiv="Content-Security-Policy" '
-        f"content=\"default-src 'none'; style-src 'unsafe-inline'{allowed}\">\n"
+        f'content="{policy(script, connect)}">\n'
         f'<meta name="color-scheme" content="light dark">\n<title>{escape(title)}</title>\n'
         f"<style>{STYLESHEET}{style}</style>\n</head>\n<body>\n{body}\n"
         + (f"<script>{script}</script>\n" if script else "")

@@ -30,6 +30,7 @@ from mengzi_mt.cli import (
     prompts,
     push,
     runs,
+    serve,
     submit,
     tasks,
     tokenizer,
@@ -74,6 +75,7 @@ app.command("infer", help=infer.HELP)(infer.infer)
 app.command("card", help=card.HELP)(card.card)
 app.command("push", help=push.HELP)(push.push)
 app.command("submit", help=submit.HELP)(submit.submit)
+app.command("serve", help=serve.HELP)(serve.serve)
 
 
 def _version(value: bool) -> None:

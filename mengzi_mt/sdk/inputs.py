@@ -9,7 +9,7 @@ from typing import Any
 from mengzi_mt.errors import InputError, nearest
 from mengzi_mt.sdk.catalogue import DownstreamTask
 
-_UNSEEN = {"Cc", "Cf", "Zs", "Zl", "Zp"}
+UNSEEN = {"Cc", "Cf", "Zs", "Zl", "Zp"}
 
 
 def check_text(value: Any, where: str) -> str:
@@ -20,7 +20,7 @@ def check_text(value: Any, where: str) -> str:
     """
     if not isinstance(value, str):
         raise InputError(f"Expected a text, found {kind_of(value)}", where=where, fix="give a str")
-    if all(unicodedata.category(character) in _UNSEEN for character in value):
+    if all(unicodedata.category(character) in UNSEEN for character in value):
         raise InputError("The text is empty", where=where, fix="leave it out, or give a text")
     return value
 

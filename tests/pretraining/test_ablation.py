@@ -161,21 +161,31 @@ def test_speeds_are_measured_for_every_variant_and_task(make_ablation):
     assert all(value > 0 for value in (found["start"], found["held_out"], found["text"], *found["step"].values()))
 
 
-@pytest.mark.slow
-def test_the_command_from_measuring_to_the_report(make_ablation, tmp_path):
-    recipe = make_ablation(training={**make_ablation().training.model_dump(), "steps": 4})
+@pytest.fixture
+def given(make_ablation, tmp_path):
+    """The command's arguments for one seed and at most four steps, and where it writes."""
+    recipe = make_ablation(seeds=(1,), training={**make_ablation().training.model_dump(), "steps": 4})
     path = tmp_path / "tiny.yaml"
     path.write_text(json.dumps(recipe.model_dump(mode="json")))
-    given = ["pretrain", "ablate", str(path), "--data", "sample", "--hours", "1"]
-    dry = CliRunner().invoke(app, [*given, "--dry-run"])
-    assert dry.exit_code == 0, dry.output
-    assert "4 runs, 2 at a time" in dry.output
-    assert not recipe.run_dir.exists()
-    result = CliRunner().invoke(app, given)
+    return ["pretrain", "ablate", str(path), "--data", "sample", "--hours", "1"], recipe.run_dir
+
+
+def test_a_dry_run_prints_the_budget_and_writes_nothing(given, planned):
+    arguments, folder = given
+    result = CliRunner().invoke(app, [*arguments, "--dry-run"])
     assert result.exit_code == 0, result.output
-    assert (recipe.run_dir / "report.html").is_file()
-    again = CliRunner().invoke(app, given)
-    assert "4 of 4 runs are finished already" in again.output
+    assert "2 runs, 2 at a time" in result.output
+    assert not folder.exists()
+
+
+@pytest.mark.slow
+def test_the_command_from_measuring_to_the_report(given):
+    arguments, folder = given
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert (folder / "report.html").is_file()
+    again = CliRunner().invoke(app, arguments)
+    assert "2 of 2 runs are finished already" in again.output
 
 
 def test_a_job_is_told_by_its_argument(make_ablation, planned, monkeypatch):
