@@ -36,6 +36,8 @@ from mengzi_mt.training.checkpoint import read_manifest
 from mengzi_mt.training.memory import keep_freed_memory
 
 PLAIN = "transformers float32"
+ROUNDING = 1e-9
+"""Ends of a difference's interval this near to 0 are 0."""
 SAID_ELSEWHERE = ("different precision", "bundled samples")
 """Warnings of a comparison that a form's precision and the report's banner say."""
 Say = Callable[[str], None]
@@ -216,7 +218,7 @@ def verdict(interval: Sequence[float] | None) -> str:
     """What a difference's interval allows to say; None is that of the teacher."""
     if interval is None:
         return "reference"
-    return "lower" if interval[1] < 0 else "higher" if interval[0] > 0 else "no difference shown"
+    return "lower" if interval[1] < -ROUNDING else "higher" if interval[0] > ROUNDING else "no difference shown"
 
 
 def _suite_info(chosen: ChosenSuite, comparison: Mapping[str, Any]) -> dict[str, Any]:

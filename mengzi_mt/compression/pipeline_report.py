@@ -166,7 +166,7 @@ def _pictures(results: Mapping[str, Any]) -> str:
     return (
         f'<section id="pictures"><h2>What is kept, and what it costs</h2><p class="soft small">Up: share of the teacher\'s score '
         f"on {escape(info['suite'])} ({info['kind']}), with its 95% interval. Left is better. "
-        "Areas of circles on the left are bytes. "
+        "Areas of circles in the first picture are bytes. "
         "Letters are those of the table below.</p>"
         f'<div class="pictures">{"".join(drawn)}</div>{KEY}</section>'
     )
