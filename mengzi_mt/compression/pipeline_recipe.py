@@ -126,11 +126,12 @@ class PipelineRecipe(Settings):
             InputError: an invalid recipe, or an encoder's.
         """
         assert self.distil is not None
-        given = [*self._given(output), f"teacher.model={teacher}"]
-        loaded = load_distil_recipe(self.distil.recipe, [*self.distil.overrides, *given])
-        if isinstance(loaded, EncoderDistilRecipe):
+        own = list(self.distil.overrides)
+        if isinstance(load_distil_recipe(self.distil.recipe, own), EncoderDistilRecipe):
             raise InputError("The recipe distils an encoder, which no suite scores", where=f"distil.recipe: {self.distil.recipe}",
                              fix="name one of a T5, or run `mengzi-mt compress distil` by itself")  # fmt: skip
+        loaded = load_distil_recipe(self.distil.recipe, [*own, *self._given(output), f"teacher.model={teacher}"])
+        assert isinstance(loaded, DistilRecipe)
         return loaded
 
     def prune_recipe(self, checkpoint: str, output: Path) -> PruneRecipe:

@@ -202,9 +202,7 @@ def test_stages_may_be_left_out(recipe_file, tmp_path, without_processes):
 
 
 def test_fine_tuning_with_the_rounding_stands_before_every_form(recipe_file):
-    tuned = load_pipeline_recipe(
-        recipe_file, ["quantise={fine_tune: {recipe: demo, overrides: [mixture.strategy=equal, mixture.rates={}]}}"]
-    )
+    tuned = load_pipeline_recipe(recipe_file, ["quantise.fine_tune={recipe: finetune}"])
     sources = {stage.name: stage.source for stage in plan(tuned)}
     assert sources["fine-tune"] == "prune"
     assert sources["quantise"] == sources["export-torch-bfloat16"] == "fine-tune"
@@ -245,7 +243,7 @@ def test_what_a_pipeline_needs_is_looked_for_first(recipe_file, tmp_path, monkey
 def test_a_student_with_another_tokenizer_is_refused(recipe_file, tmp_path, sample_texts):
     from mengzi_mt.models.tokenizer import train_tokenizer
 
-    train_tokenizer(sample_texts[:800], tmp_path / "other", 1_500, character_coverage=0.98, threads=1, partial=True)
+    train_tokenizer(sample_texts[:800], tmp_path / "other", 1_800, character_coverage=0.98, threads=1, partial=True)
     given = f"distil.overrides=['student={{shape: micro, tokenizer: {tmp_path / 'other'}}}']"
     with pytest.raises(InputError, match="different tokenizers"):
         run_pipeline(load_pipeline_recipe(recipe_file, [given, f"output={tmp_path / 'run'}"]), SAMPLE)
