@@ -2,6 +2,7 @@ import pytest
 import yaml
 
 from mengzi_mt.compression.distil_recipe import load_distil_recipe
+from mengzi_mt.compression.pipeline_recipe import load_pipeline_recipe
 from mengzi_mt.compression.pruning_recipe import load_prune_recipe
 from mengzi_mt.config import LengthSettings, Recipe, dump_recipe, find_recipe, load_recipe
 from mengzi_mt.errors import InputError
@@ -156,6 +157,7 @@ def test_shipped_recipe_loads(path):
         "ablate-": load_ablation_recipe,
         "distil-": load_distil_recipe,
         "prune-": load_prune_recipe,
+        "compress-": load_pipeline_recipe,
     }
     load = next((loader for prefix, loader in loaders.items() if path.stem.startswith(prefix)), load_recipe)
     assert load(path.stem).name

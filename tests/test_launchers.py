@@ -149,6 +149,7 @@ def test_an_installed_wheel_finds_its_tasks_suites_and_recipes(wheel, tmp_path):
 import json, sys
 import mengzi_mt
 from mengzi_mt.compression.distil_recipe import load_distil_recipe
+from mengzi_mt.compression.pipeline_recipe import load_pipeline_recipe
 from mengzi_mt.compression.pruning_recipe import load_prune_recipe
 from mengzi_mt.config import load_recipe
 from mengzi_mt.evaluation.suites import load_suite
@@ -164,6 +165,7 @@ loaders = {
     "ablate-": load_ablation_recipe,
     "distil-": load_distil_recipe,
     "prune-": load_prune_recipe,
+    "compress-": load_pipeline_recipe,
 }
 for name in names["recipes"]: next((load for prefix, load in loaders.items() if name.startswith(prefix)), load_recipe)(name)
 print(json.dumps({**names, "tasks": task_names(), "file": mengzi_mt.__file__}))

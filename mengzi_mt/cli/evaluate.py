@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import datetime
-import json
-import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mengzi_mt import __version__
 from mengzi_mt.cli.common import DataDir, DataKind, DataMapOption, data_source, print_table
 from mengzi_mt.errors import InputError
 
 if TYPE_CHECKING:
-    from mengzi_mt.evaluation.runner import Options, Watch
-    from mengzi_mt.evaluation.suites import Suite
-    from mengzi_mt.tasks.rows import DataSource
-    from mengzi_mt.tasks.task import Task
+    from mengzi_mt.evaluation.runner import Watch
+    from mengzi_mt.evaluation.suite_run import SuiteJob
     from mengzi_mt.training.devices import Devices
 
 HELP = "Score checkpoints zero-shot on a suite: MODEL … [--suite zeroclue]. The same command goes on after an interruption."
@@ -67,6 +60,7 @@ def evaluate(
     """Load, score, report."""
     from mengzi_mt.evaluation.conventions import CONVENTIONS
     from mengzi_mt.evaluation.runner import Options
+    from mengzi_mt.evaluation.suite_run import SuiteJob
     from mengzi_mt.evaluation.suites import load_suite
     from mengzi_mt.tasks.registry import get_task
 
@@ -86,7 +80,7 @@ def evaluate(
     source = data_source(data, data_dir, data_map)
     patterns = tuple(name.strip() for name in templates.split(",")) if templates else ()
     _check_patterns(patterns, names)
-    job = _Job(
+    job = SuiteJob(
         chosen,
         [get_task(name) for name in names],
         split,
@@ -127,23 +121,6 @@ def evaluate(
             typer.echo(f"{folder / 'results.json'}\n{folder / 'report.html'}")
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What every model of the command is evaluated on, and how."""
-
-    suite: Suite
-    tasks: list[Task]
-    split: str | None
-    source: DataSource
-    options: Options
-    settings: dict[str, Any]
-    batch_size: int
-    fresh: bool
-
-    def split_of(self, task: Task) -> str:
-        return self.split or self.suite.split_of(task.name)
-
-
 def _check_patterns(patterns: Sequence[str], tasks: Sequence[str]) -> None:
     """Names without a task need one task; tasks that are named must be evaluated."""
     for pattern in patterns:
@@ -156,7 +133,7 @@ def _check_patterns(patterns: Sequence[str], tasks: Sequence[str]) -> None:
             )
 
 
-def _folders(models: Sequence[str], output: Path | None, job: _Job) -> list[Path]:
+def _folders(models: Sequence[str], output: Path | None, job: SuiteJob) -> list[Path]:
     """A result folder for each model.
 
     Raises:
@@ -171,68 +148,18 @@ def _folders(models: Sequence[str], output: Path | None, job: _Job) -> list[Path
     return folders
 
 
-def _evaluate_model(model: str, out: Path, job: _Job, devices: Devices) -> dict[str, Any]:
+def _evaluate_model(model: str, out: Path, job: SuiteJob, devices: Devices) -> dict[str, Any]:
     """One model through the suite; what the main process writes and returns, {} in the others."""
-    from dataclasses import replace
-
-    from mengzi_mt.evaluation.entries import suite_score
-    from mengzi_mt.evaluation.loading import load_scorers
-    from mengzi_mt.evaluation.processes import SharedGenerator, SharedScorer
-    from mengzi_mt.evaluation.provenance import published_of
-    from mengzi_mt.evaluation.report import write_report
-    from mengzi_mt.evaluation.results import RESULTS_SCHEMA
-    from mengzi_mt.evaluation.runner import evaluate_task
+    from mengzi_mt.evaluation.suite_run import evaluate_suite
+    from mengzi_mt.resources import resolve
+    from mengzi_mt.training.checkpoint import read_manifest
     from mengzi_mt.training.memory import keep_freed_memory
-    from mengzi_mt.training.setup import resolve
 
-    began = time.perf_counter()
     keep_freed_memory()
-    place = resolve(model)
-    loaded = load_scorers(str(place), device=devices.device, batch_size=job.batch_size, **job.settings)
-    scorer, generator = SharedScorer(loaded.scorer, devices), SharedGenerator(loaded.generator, devices)
-    described = describe_model(model, Path(place), loaded.parameters) | {"architecture": loaded.kind, "scored_as": loaded.way}
-    settings = {**job.settings, "precision": loaded.precision}
-    run = None if job.fresh else {"model": described["hash"] or described["name"], **settings}
+    place = Path(resolve(model))
+    manifest = read_manifest(place) if place.is_dir() else {}
     watch: Watch = Progress() if devices.main else Silence()
-    entries = [
-        evaluate_task(
-            task,
-            job.source,
-            replace(job.options, split=job.split_of(task), metric=job.suite.metric(task.name), run=run),
-            scorer,
-            generator,
-            out,
-            watch,
-            devices,
-            loaded.exact,
-        )
-        for task in job.tasks
-    ]
-    if not devices.main:
-        return {}
-    options = job.options
-    results = {
-        "schema": RESULTS_SCHEMA,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "suite": job.suite.name,
-        "split": options.split,
-        "data": {"source": job.source.kind, "note": _data_note(job.source)},
-        "model": described,
-        "settings": {
-            "normalisation": options.normalisation, "limit": options.limit, "seed": options.seed,
-            "max_templates": options.max_templates, **settings,
-            "convention": loaded.scorer.convention.description, "processes": devices.count,
-        },
-        "published": published_of(job.suite, options.split),
-        "tasks": entries,
-        "suite_score": suite_score(entries),
-        "suite_tasks": len(job.suite.tasks),
-        "versions": _versions(),
-        "seconds": time.perf_counter() - began,
-    }  # fmt: skip
-    (out / "results.json").write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    write_report(results, out / "report.html")
-    return results
+    return evaluate_suite(model, place, manifest, out, job, watch, device=devices.device, processes=devices)
 
 
 class Silence:
@@ -325,46 +252,6 @@ def show_together(results: list[dict[str, Any]]) -> None:
     typer.echo("whether differences are significant: mengzi-mt compare, with these result folders")
 
 
-def _data_note(source: DataSource) -> str | None:
-    if source.kind == "sample":
-        return (
-            "These are bundled samples written for this project, not the benchmarks: no score here compares with a published one."
-        )
-    return f"data map: {source.data_map.name}" if source.data_map else None
-
-
-def describe_model(name: str, place: Path, parameters: int) -> dict[str, Any]:
-    """The model's provenance for results: hash of its weights, and what its manifest says it was trained on."""
-    from mengzi_mt.evaluation.provenance import contamination_of, weights_hash
-    from mengzi_mt.training.checkpoint import read_manifest
-
-    manifest = read_manifest(place) if place.is_dir() else {}
-    recipe = manifest.get("recipe", {})
-    return {
-        "name": name,
-        "hash": weights_hash(place),
-        "parameters": parameters,
-        "shape": recipe.get("model", {}).get("shape"),
-        "recipe": recipe.get("name"),
-        "steps": manifest.get("step"),
-        "tokens_seen": manifest.get("counters", {}).get("tokens"),
-        "zero_shot_tasks_trained_on": manifest.get("zero_shot_tasks_trained_on", []),
-        "mixture": manifest.get("mixture", {}),
-        "data_source": manifest.get("data_source"),
-        "contamination": contamination_of(manifest),
-    }
-
-
 def _label(model: str) -> str:
     parts = [part for part in Path(model).parts if part not in ("/", "..", ".", "runs", "models")]
     return "-".join(parts[-2:]) or "model"
-
-
-def _versions() -> dict[str, str]:
-    import torch
-    import transformers
-
-    return {
-        "mengzi_mt": __version__, "python": platform.python_version(),
-        "torch": torch.__version__, "transformers": transformers.__version__,
-    }  # fmt: skip

@@ -15,6 +15,7 @@ from mengzi_mt.cli import (
     compress,
     compress_distil,
     compress_prune,
+    compress_run,
     corpus,
     corpus_tag,
     data,
@@ -59,6 +60,7 @@ app.add_typer(export.app, name="export")
 app.add_typer(runs.app, name="runs")
 app.add_typer(pretrain.app, name="pretrain")
 compress.app.command("prune", help=compress_prune.HELP)(compress_prune.prune)
+compress.app.command("run", help=compress_run.HELP)(compress_run.run)
 corpus.app.command("tag", help=corpus_tag.HELP)(corpus_tag.tag)
 pretrain.app.command("encoder", help=pretrain_encoder.HELP)(pretrain_encoder.encoder)
 pretrain.app.command("ablate", help=pretrain_ablate.HELP)(pretrain_ablate.ablate)

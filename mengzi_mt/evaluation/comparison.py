@@ -31,7 +31,7 @@ def compare_runs(runs: Sequence[Run], resamples: int = RESAMPLES, seed: int = SE
 
     A task's score is the median over the common templates; its interval and the difference's are of rows drawn once for all
     templates and models (:func:`mengzi_mt.evaluation.intervals.paired_bootstrap_median`). The mean over tasks draws the rows of
-    each task independently. Differences are to the first model.
+    each task independently. Differences and ratios are to the first model.
 
     Args:
         runs: two or more.
@@ -162,8 +162,19 @@ def _scored(scores: Sequence[float], drawn: Sequence[Array]) -> list[dict[str, A
         if place:
             compared = compare(float(score), float(scores[0]), resampled, drawn[0])
             one |= {"difference": compared.difference, "difference_interval": list(compared.interval), "p": compared.p}
+            one |= _kept(float(score), float(scores[0]), resampled, drawn[0])
         found.append(one)
     return found
+
+
+def _kept(score: float, first: float, resampled: Array, first_resampled: Array) -> dict[str, Any]:
+    """What share of the first model's score it is, with the interval over the same resamples; None where that score is 0."""
+    if not first or not first_resampled.all():
+        return {"ratio": score / first if first else None, "ratio_interval": None}
+    return {
+        "ratio": score / first,
+        "ratio_interval": [float(end) for end in np.quantile(resampled / first_resampled, [0.025, 0.975])],
+    }
 
 
 def _common_templates(name: str, stored: Sequence[Mapping[str, Predictions]], metric: Metric, warnings: list[str]) -> list[str]:

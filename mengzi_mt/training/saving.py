@@ -180,9 +180,19 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
         found = []
         for key in sorted(set(old) | set(new)):
             place = f"{path}.{key}" if path else key
-            free = place.removeprefix("training.") in _FREE_TO_CHANGE | _FREE_BUT_FOR_ROUNDING
-            if free or place in ("description", "output", "tracking"):
+            if _is_free(place):
                 continue
             found += differences(old.get(key), new.get(key), place)
         return found
     return [] if old == new else [f"{path}: {old!r} there, {new!r} here"]
+
+
+def lasting(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe without what a resumed run may change freely."""
+    kept = {key: value for key, value in recipe.items() if not _is_free(key)}
+    return kept | {"training": {key: value for key, value in recipe["training"].items() if not _is_free(f"training.{key}")}}
+
+
+def _is_free(place: str) -> bool:
+    free = place.removeprefix("training.") in _FREE_TO_CHANGE | _FREE_BUT_FOR_ROUNDING
+    return free or place in ("description", "output", "tracking")
