@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Annotated, Any
@@ -231,11 +232,12 @@ def _streamable(model: Any, example: Any) -> dict[str, Any]:
 
 
 def as_refusal(error: Exception) -> ServeError:
-    """The error that a client sees."""
+    """The error that a client sees. Where the server keeps its files is nobody's business."""
     if isinstance(error, ServeError):
         return error
     if isinstance(error, InputError):
-        return ServeError("invalid_input", error.what, where=error.where, fix=error.fix)
+        where = None if "/" in (error.where or "") or os.sep in (error.where or "") else error.where
+        return ServeError("invalid_input", error.what, where=where, fix=error.fix)
     return fault(error)
 
 

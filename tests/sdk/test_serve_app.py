@@ -433,3 +433,11 @@ def test_the_event_loop_answers_while_the_model_works():
     ((health, took, first),) = talk(conversation, model=model)
     assert (health, first) == (200, 200)
     assert took < 2
+
+
+@pytest.mark.parametrize(("where", "told"), [("text, row 2", "text, row 2"), ("/srv/models/a/config.json", None), (None, None)])
+def test_where_the_server_keeps_its_files_is_not_told(where, told):
+    from mengzi_mt.sdk.serve_app import as_refusal
+
+    body = json.loads(as_refusal(InputError("It is wrong", where=where, fix="mend it")).body())
+    assert body["error"]["where"] == told and body["error"]["message"] == "It is wrong"
