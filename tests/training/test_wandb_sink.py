@@ -1,4 +1,5 @@
 import sys
+import time
 import types
 
 import pytest
@@ -108,4 +109,7 @@ def test_the_real_wandb_writes_offline(tmp_path, monkeypatch):
     assert len(folders) == 2 and any(folder.name.endswith("0a1b2c3d") for folder in folders)
     for folder in folders:
         (file,) = folder.glob("run-*.wandb")
+        until = time.monotonic() + 60  # its own process writes the file, on a busy machine after `finish` has returned
+        while b"lcqmc" not in file.read_bytes() and time.monotonic() < until:
+            time.sleep(0.1)
         assert b"lcqmc" in file.read_bytes()
