@@ -149,15 +149,15 @@ def _score(
     from mengzi_mt.evaluation.generation import Generator
     from mengzi_mt.evaluation.runner import Options, Quiet, evaluate_task
     from mengzi_mt.evaluation.scoring import ChoiceScorer
+    from mengzi_mt.models.devices import pick_device
     from mengzi_mt.models.t5 import load_model
     from mengzi_mt.models.tokenizer import load_tokenizer
     from mengzi_mt.tasks.registry import get_task
-    from mengzi_mt.training.devices import pick_device
 
     spec = get_task(task)
     seen = frozenset() if scoring.every_row else rows_seen(spec, source, fold, scoring.split)
     model = load_model(checkpoint)
-    Module.to(model, pick_device(recipe.training.device))
+    Module.to(model, pick_device(recipe.training.device, "training.device"))
     tokenizer = load_tokenizer(checkpoint)
     limits: dict[str, Any] = {"max_input": recipe.lengths.max_input}
     scorer, generator = ChoiceScorer(model, tokenizer, **limits), Generator(model, tokenizer, **limits)

@@ -19,6 +19,7 @@ from typing import Any
 
 from mengzi_mt.data.token_shards import write_text
 from mengzi_mt.errors import InputError, MengziError
+from mengzi_mt.models.devices import pick_device
 from mengzi_mt.pretraining.ablation_plan import HELD_OUT, Plan, read_plan
 from mengzi_mt.pretraining.ablation_recipe import AblationRecipe
 from mengzi_mt.pretraining.encoder_loop import train_encoder
@@ -29,7 +30,6 @@ from mengzi_mt.pretraining.finetuning import finetune
 from mengzi_mt.tasks.data_map import load_data_map
 from mengzi_mt.tasks.rows import DataSource
 from mengzi_mt.training.checkpoint import read_manifest
-from mengzi_mt.training.devices import pick_device
 from mengzi_mt.training.run_status import METRICS, read_metrics
 from mengzi_mt.training.saving import FINAL, differences, with_defaults
 
@@ -91,7 +91,7 @@ def held_out_score(recipe: AblationRecipe, checkpoint: Path) -> dict[str, Any]:
     run = set_up_encoder(EncoderRecipe.model_validate(raw))
     if run.validation is None:
         raise InputError("No document is held out", where="training.held_out", fix="set a larger share")
-    device = pick_device(recipe.training.device)
+    device = pick_device(recipe.training.device, "training.device")
     module = EncoderLosses(run.model, run.heads, recipe.training.precision)
     loss, right = evaluate(module.to(device), run.validation, device)["mlm"]
     return {"loss": loss, "accuracy": right, "predictions": run.validation.predictions["mlm"]}

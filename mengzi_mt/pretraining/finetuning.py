@@ -19,12 +19,12 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from mengzi_mt.errors import RunError
+from mengzi_mt.models.devices import pick_device
 from mengzi_mt.models.tokenizer import load_tokenizer
 from mengzi_mt.pretraining.encoder_models import give_roles, load_encoder
 from mengzi_mt.pretraining.finetuning_data import UNTAGGED, Entity, Kind, TaskData, TaskRow, exact_f1, load_task_data, spans
 from mengzi_mt.pretraining.finetuning_settings import FinetuningSettings
 from mengzi_mt.tasks.rows import DataSource
-from mengzi_mt.training.devices import pick_device
 from mengzi_mt.training.optimisers import learning_rate, make_optimiser, set_learning_rate
 
 _STRETCH = 16
@@ -89,7 +89,7 @@ def finetune(
     tokenizer: Any = load_tokenizer(checkpoint)
     give_roles(tokenizer)
     data = load_task_data(task, source, tokenizer, settings.rows, settings.validation_rows, settings.window, seed)
-    place = pick_device(device)
+    place = pick_device(device, "training.device")
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
         torch.manual_seed(seed)
         model = TaskModel(load_encoder(str(checkpoint), tokenizer, settings.dropout), data.kind, len(data.labels), seed)

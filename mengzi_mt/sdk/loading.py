@@ -7,9 +7,10 @@ from typing import Literal, get_args
 
 import torch
 
-from mengzi_mt.errors import InputError, first_line
+from mengzi_mt.errors import InputError
 from mengzi_mt.evaluation.loading import Scorers, load_scorers
 from mengzi_mt.evaluation.scoring import PRECISIONS
+from mengzi_mt.models.devices import pick_device
 from mengzi_mt.resources import resolve, resource_dir
 from mengzi_mt.runtimes.export_folder import is_export, read_export
 
@@ -40,30 +41,12 @@ def load(
 ) -> Scorers:
     """What scores and generates. For the arguments see :meth:`mengzi_mt.sdk.mengzi.Mengzi.load`."""
     place = resolve(str(model)) if model is not None else shipped_model()
-    picked = pick_device(device)
+    picked = pick_device(device, "device")
     check_backend(place, backend)
     precision = precision_of(dtype, picked)
     if max_input < 16 or batch_size < 1:
         raise InputError(f"max_input={max_input}, batch_size={batch_size}", where="load", fix="give at least 16 tokens and 1 text")
     return load_scorers(place, device=picked, precision=precision, max_input=max_input, batch_size=batch_size)
-
-
-def pick_device(name: str) -> torch.device:
-    """``auto`` takes CUDA where there is one.
-
-    Raises:
-        InputError: there is no such device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"The device {name!r} cannot be used: {first_line(error)}", where="device", fix="use auto or cpu"
-        ) from error
-    return device
 
 
 def precision_of(dtype: str | torch.dtype | None, device: torch.device) -> str:

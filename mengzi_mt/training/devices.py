@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mengzi_mt.config import TrainingSettings
 from mengzi_mt.errors import InputError, RunError, first_line
+from mengzi_mt.models.devices import pick_device
 from mengzi_mt.training.sharding import shard, whole
 from mengzi_mt.training.shares import Share
 from mengzi_mt.training.tracking import Processes
@@ -28,22 +29,6 @@ from mengzi_mt.training.tracking import Processes
 Value = TypeVar("Value")
 PATIENCE = timedelta(hours=1)
 """How long a process waits for the others, for instance while one writes a large checkpoint to a slow disk."""
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of a recipe: ``auto`` takes CUDA where there is one.
-
-    Raises:
-        InputError: there is no such device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"The device {name!r} cannot be used: {first_line(error)}", where="training.device") from error
-    return device
 
 
 class Devices:
@@ -63,7 +48,7 @@ class Devices:
 
     def __init__(self, settings: TrainingSettings) -> None:
         self.parallel = settings.parallel
-        device = pick_device(settings.device)
+        device = pick_device(settings.device, "training.device")
         self._state = PartialState(cpu=device.type != "cuda", timeout=PATIENCE)
         self.number, self.count = int(self._state.process_index), int(self._state.num_processes)
         if self.count > 1 and device.index is not None:

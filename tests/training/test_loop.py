@@ -17,10 +17,11 @@ from mengzi_mt.config import LengthSettings, TrainingSettings, dump_recipe
 from mengzi_mt.data.examples import TextExample
 from mengzi_mt.data.tokens import Encoder
 from mengzi_mt.errors import InputError, RunError
+from mengzi_mt.models.devices import pick_device
 from mengzi_mt.training import loop
 from mengzi_mt.training.batches import make_step_batch
 from mengzi_mt.training.checkpoint import list_checkpoints, read_manifest
-from mengzi_mt.training.devices import Devices, pick_device
+from mengzi_mt.training.devices import Devices
 from mengzi_mt.training.loop import train
 from mengzi_mt.training.losses import LossModule, accumulate, validation_loss
 from mengzi_mt.training.run_status import MEASURED, read_status
@@ -296,10 +297,10 @@ def test_bfloat16_runs_with_float32_weights(make_run):
 
 
 def test_device_that_cannot_be_used_is_an_input_error():
-    assert pick_device("cpu") == CPU
+    assert pick_device("cpu", "training.device") == CPU
     for name in ("nonsense", "cuda:99"):
         with pytest.raises(InputError, match=f"device '{name}' cannot be used"):
-            pick_device(name)
+            pick_device(name, "training.device")
 
 
 def test_averaged_weights_are_saved_and_survive_an_interruption(make_run, monkeypatch):
