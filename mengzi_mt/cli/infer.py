@@ -49,7 +49,10 @@ def infer(
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Texts a batch at most.")] = 64,
     max_input: Annotated[int, typer.Option("--max-input", min=16, help="Input tokens; longer texts are cut.")] = 512,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda …")] = "auto",
-    dtype: Annotated[str | None, typer.Option("--dtype", help="float32 or bfloat16.")] = None,
+    dtype: Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16 or int8.")] = None,
+    backend: Annotated[
+        str | None, typer.Option("--backend", help="torch, ctranslate2 or onnx; a checkpoint is converted once.")
+    ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Name bad rows and write them without an answer.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Write the output anew.")] = False,
 ) -> None:
@@ -69,7 +72,8 @@ def infer(
     from mengzi_mt.training.memory import keep_freed_memory
 
     keep_freed_memory()
-    settings: dict[str, Any] = {"device": device, "dtype": dtype, "max_input": max_input, "batch_size": batch_size}
+    settings: dict[str, Any] = {"device": device, "dtype": dtype, "backend": backend, "max_input": max_input}
+    settings["batch_size"] = batch_size
     if text is not None:
         if source is not None or output is not None:
             raise InputError("A text and files are given", where="TEXT", fix="give TEXT alone, or --input and --output")

@@ -24,8 +24,10 @@ def serve(
     ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Listen beyond this machine without a token.")] = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda …")] = "auto",
-    dtype: Annotated[str | None, typer.Option("--dtype", help="float32 or bfloat16.")] = None,
-    backend: Annotated[str | None, typer.Option("--backend", help="What MODEL must be for: torch, ctranslate2 or onnx.")] = None,
+    dtype: Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16 or int8.")] = None,
+    backend: Annotated[
+        str | None, typer.Option("--backend", help="torch, ctranslate2 or onnx; a checkpoint is converted once.")
+    ] = None,
     max_input: Annotated[int, typer.Option("--max-input", help="Tokens of an input at most.")] = 512,
     batch_rows: Annotated[int, typer.Option("--batch-rows", min=1, help="Rows of a batch at most.")] = 64,
     batch_wait: Annotated[float, typer.Option("--batch-wait", min=0, max=1, help="Seconds to wait for a batch to fill.")] = 0.005,

@@ -147,20 +147,24 @@ class Generator:
     def stream(self, example: TextExample) -> Iterator[str]:
         """The greedy answer to one example in pieces, as soon as they are known. Together they are :meth:`generate`'s text.
 
-        No piece ends inside of a character that is spelled in bytes. Stop strings are not looked for.
+        No piece ends inside of a character that is spelled in bytes, and none holds the beginning of a stop string.
         """
         inputs, _ = self.encoder.inputs(example, self.max_input)
         characters = codecs.getincrementaldecoder("utf-8")("replace")
-        held, begun = "", False  # blanks that may turn out to be the last are kept back
+        stops = tuple(form for stop in self.stop for form in (stop, self.pieces.normalise(stop)))
+        held, begun = "", False  # what may turn out to be the last blanks, or a stop string's beginning, is kept back
         for token in self.decoder.stream(inputs):
-            text = held + characters.decode(self.pieces.of(token))
-            text = text if begun else text.lstrip()
-            piece = text.rstrip()
-            held = text[len(piece) :]
+            held += characters.decode(self.pieces.of(token))
+            places = [place for stop in stops if (place := held.find(stop)) >= 0]
+            known = held[: min(places)] if places else held[: len(held) - _begun_stop(held, stops)]
+            piece = known.rstrip() if begun else known.strip()
             if piece:
-                begun = True
+                held, begun = held[len(known.rstrip()) :], True
                 yield piece
-        if rest := (held + characters.decode(b"", final=True)).strip():
+            if places:
+                return
+        rest = held + characters.decode(b"", final=True)
+        if rest := (rest.rstrip() if begun else rest.strip()):
             yield rest
 
     def _search(self, model: Any, precision: torch.dtype, steps: int) -> Search:
@@ -235,6 +239,11 @@ class Generator:
             held += len(item.inputs)
         if batch:
             yield batch
+
+
+def _begun_stop(text: str, stops: Sequence[str]) -> int:
+    """Characters at the end of a text that begin a stop string."""
+    return max((size for stop in stops for size in range(1, len(stop)) if text.endswith(stop[:size])), default=0)
 
 
 def _at_least_one(**numbers: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 
@@ -16,6 +16,7 @@ from mengzi_mt.runtimes.export_folder import is_export, read_export
 
 Backend = Literal["torch", "ctranslate2", "onnx"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
+INT8 = "int8"
 SHIPPED = ("mengzi-mt-mini", "bootstrap")
 """Folders of ``models/``, the first that exists is the default."""
 
@@ -40,13 +41,33 @@ def load(
     model: str | Path | None, *, device: str, dtype: str | torch.dtype | None, backend: str | None, max_input: int, batch_size: int
 ) -> Scorers:
     """What scores and generates. For the arguments see :meth:`mengzi_mt.sdk.mengzi.Mengzi.load`."""
-    place = resolve(str(model)) if model is not None else shipped_model()
     picked = pick_device(device, "device")
-    check_backend(place, backend)
-    precision = precision_of(dtype, picked)
     if max_input < 16 or batch_size < 1:
         raise InputError(f"max_input={max_input}, batch_size={batch_size}", where="load", fix="give at least 16 tokens and 1 text")
+    place = resolve(str(model)) if model is not None else shipped_model()
+    place, precision = place_for(place, backend, dtype, picked)
     return load_scorers(place, device=picked, precision=precision, max_input=max_input, batch_size=batch_size)
+
+
+def place_for(place: str, backend: str | None, dtype: str | torch.dtype | None, device: torch.device) -> tuple[str, str]:
+    """The folder to load, a converted one where a checkpoint is to run elsewhere than in torch's floats, and the precision.
+
+    Raises:
+        InputError: an unknown backend, an export for another one or in another type, a type that there is not.
+    """
+    if backend is not None and backend not in BACKENDS:
+        raise InputError(f"Unknown backend {backend!r}", where="backend", fix=f"use {', '.join(BACKENDS)}")
+    name = None if dtype is None else str(dtype).removeprefix("torch.")
+    if is_export(place):
+        check_export(place, backend, name)
+        return place, "float32"  # of what is not the export's
+    if backend in (None, "torch") and name != INT8:
+        return place, precision_of(dtype, device)
+    from mengzi_mt.sdk.conversion import converted  # what exports models takes long to import
+
+    if device.type != "cpu":
+        raise InputError(f"Conversions on the way run on a CPU, not on {device}", where="device", fix='set device="cpu"')
+    return converted(place, cast("Backend", backend or "torch"), name), "float32"
 
 
 def precision_of(dtype: str | torch.dtype | None, device: torch.device) -> str:
@@ -60,34 +81,27 @@ def precision_of(dtype: str | torch.dtype | None, device: torch.device) -> str:
     name = str(dtype).removeprefix("torch.")
     if name not in PRECISIONS:
         raise InputError(
-            f"The type {name!r} cannot be used", where="dtype", fix=f"use {' or '.join(PRECISIONS)} (float16 overflows in T5)"
+            f"The type {name!r} cannot be used",
+            where="dtype",
+            fix=f"use {', '.join((*PRECISIONS, INT8))} (float16 overflows in T5)",
         )
     return name
 
 
-def exported_backend(place: str) -> str:
-    """What a folder was made for: the runtime of an export, torch for a checkpoint.
-
-    Raises:
-        InputError: an export that does not read.
-    """
-    return read_export(Path(place)).runtime if is_export(place) else "torch"
-
-
-def check_backend(place: str, backend: str | None) -> None:
-    """Whether the folder is one for the backend that was asked for.
+def check_export(place: str, backend: str | None, precision: str | None) -> None:
+    """Whether an exported folder is what was asked for.
 
     Raises:
         InputError: it is not; says how to make one.
     """
-    if backend is None:
-        return
-    if backend not in BACKENDS:
-        raise InputError(f"Unknown backend {backend!r}", where="backend", fix=f"use {', '.join(BACKENDS)}")
-    found = exported_backend(place)
-    if not found.startswith(backend):
+    found = read_export(Path(place))
+    if backend is not None and not found.runtime.startswith(backend):
         raise InputError(
-            f"The model is one for {found}, not for {backend}", where=place,
-            fix=f"make one: mengzi-mt compress export MODEL DIR --to {backend}, and load that folder"
-            if backend != "torch" else "load the checkpoint that it was exported from",
-        )  # fmt: skip
+            f"The model is one for {found.runtime}, not for {backend}",
+            where=place,
+            fix="load the checkpoint that it was exported from",
+        )
+    if precision is not None and precision != found.precision:
+        raise InputError(
+            f"The export is in {found.precision}, not in {precision}", where=place, fix="leave dtype out, or load the checkpoint"
+        )

@@ -77,13 +77,15 @@ class Mengzi(Methods):
         Args:
             model: a checkpoint's folder, an exported folder or a hub name; by default the shipped model of a checkout.
             device: ``auto``, ``cpu``, ``cuda`` …
-            dtype: ``float32`` or ``bfloat16``; by default the first on a CPU and the second elsewhere.
-            backend: what the folder must be for, ``torch``, ``ctranslate2`` or ``onnx``; by default whatever it is for.
+            dtype: ``float32`` or ``bfloat16``, by default the first on a CPU and the second elsewhere; ``int8``, which is also
+                the default of ``ctranslate2`` and ``onnx``; ``int8_float32`` of ``ctranslate2``.
+            backend: ``torch``, ``ctranslate2`` or ``onnx``; by default what the folder is for. A checkpoint is converted once, on
+                a CPU, and kept in the cache folder (:func:`mengzi_mt.sdk.conversion.converted`).
             max_input: tokens of an input at most; longer texts are cut, and results say by how much.
             batch_size: texts that are computed at once at most; changes no result.
 
         Raises:
-            InputError: nothing loadable there, or an argument out of its range.
+            InputError: nothing loadable there, an export for something else, or an argument out of its range.
         """
         scorers = load(model, device=device, dtype=dtype, backend=backend, max_input=max_input, batch_size=batch_size)
         return cls(scorers, str(model) if model is not None else "shipped model")
@@ -226,10 +228,16 @@ class Mengzi(Methods):
         results = self._answered(fitted, "choose", (), None, 1, (), progress)
         return results if many else results[0]
 
-    def stream(self, prompt: str, *, max_new_tokens: int | None = None) -> Iterator[str]:
-        """The answer to a free prompt in pieces, as soon as they are known; no piece ends inside of a character."""
+    def stream(self, prompt: str, *, max_new_tokens: int | None = None, stop: Sequence[str] = ()) -> Iterator[str]:
+        """The answer to a free prompt in pieces, as soon as they are known; no piece ends inside of a character.
+
+        Args:
+            prompt: as it is; too long a one is cut at its end.
+            max_new_tokens: see :meth:`predict`.
+            stop: texts that end the answer; they are no part of it.
+        """
         example, _ = self._free(prompt, None, "stream")
-        return self._stream(example, max_new_tokens)
+        return self._stream(example, max_new_tokens, stop)
 
     def stream_task(
         self, task: str, *, template: str | None = None, max_new_tokens: int | None = None, **inputs: str
@@ -242,8 +250,8 @@ class Mengzi(Methods):
         example, _ = self._example(found, self._chosen(found, template or 1)[0], row, 0, None)
         return self._stream(example, max_new_tokens)
 
-    def _stream(self, example: TextExample, max_new_tokens: int | None) -> Iterator[str]:
-        generator = self._generator(max_new_tokens, 1)
+    def _stream(self, example: TextExample, max_new_tokens: int | None, stop: Sequence[str] = ()) -> Iterator[str]:
+        generator = self._generator(max_new_tokens, 1, stop)
         if hasattr(generator, "stream"):
             yield from generator.stream(example)
         elif text := generator.generate([example])[0].text:

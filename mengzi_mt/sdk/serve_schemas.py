@@ -87,8 +87,8 @@ class Streamed(Writing):
 
     stream: bool = Field(
         False,
-        description="Send the answers piece by piece, as server-sent events. An answer that needs several templates, a beam search "
-        "or stop texts comes in one piece.",
+        description="Send the answers piece by piece, as server-sent events. An answer that needs several templates or a beam "
+        "search comes in one piece.",
     )
 
 

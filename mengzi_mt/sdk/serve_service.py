@@ -69,7 +69,7 @@ class Service:
         Raises:
             ServeError: as :meth:`ask`.
         """
-        if question.width > 1 or question.stop:
+        if question.width > 1:
             for result in await self.ask(question, [row], gone):
                 yield result.text
             return

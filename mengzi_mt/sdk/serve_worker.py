@@ -44,7 +44,7 @@ def ask(mengzi: Mengzi, question: Question, rows: Sequence[Row]) -> list[Any]:
 def pieces_of(mengzi: Mengzi, question: Question, row: Row) -> Iterator[str]:
     """The answer to one row in pieces, as they are written."""
     if question.task is None:
-        return mengzi.stream(row["prompt"], max_new_tokens=question.max_new_tokens)
+        return mengzi.stream(row["prompt"], max_new_tokens=question.max_new_tokens, stop=question.stop)
     return mengzi.stream_task(question.task, template=question.templates[0], max_new_tokens=question.max_new_tokens, **row)
 
 

@@ -35,8 +35,9 @@ class StubModel:
         self._work("generate", prompts)
         return [self._text("generate", (), prompt) for prompt in prompts]
 
-    def stream(self, prompt, max_new_tokens=None):
-        for character in prompt[:max_new_tokens]:
+    def stream(self, prompt, max_new_tokens=None, stop=()):
+        ends = [place for text in stop if (place := prompt.find(text)) >= 0]
+        for character in prompt[: min(ends, default=None)][:max_new_tokens]:
             time.sleep(self.pause)
             yield character
 

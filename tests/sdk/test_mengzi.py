@@ -147,6 +147,37 @@ def test_generation_streams_the_text_that_it_gives(mengzi):
         mengzi.stream_task("sentiment", text="好")
 
 
+def test_a_stream_ends_before_a_stop_text(mengzi):
+    prompt = "请为这件商品写一段推荐语：白色棉麻连衣裙"
+    whole = mengzi.generate(prompt, max_new_tokens=40).text
+    middle = len(whole) // 2
+    for stop in ([whole[middle]], [whole[middle : middle + 3]], [whole[middle : middle + 2] + "䶮", whole[-1]], ["䶮"]):
+        wanted = mengzi.generate(prompt, max_new_tokens=40, stop=stop).text
+        assert wanted == whole[: min((place for text in stop if (place := whole.find(text)) >= 0), default=None)].strip()
+        assert "".join(mengzi.stream(prompt, max_new_tokens=40, stop=stop)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "stop", "pieces"),
+    [
+        ("好的。\n完", ["\n"], "好的。"),
+        ("好 \n\n 完", ["\n\n"], "好"),
+        ("\n\n好", ["\n\n"], ""),
+        ("甲乙甲乙丙丁", ["甲乙丙"], "甲乙"),
+        ("甲乙甲乙", ["甲乙丙"], "甲乙甲乙"),
+        ("价ＡＢ", ["ＡＢ"], "价"),
+    ],
+)
+def test_what_begins_a_stop_text_is_kept_back(mengzi, monkeypatch, text, stop, pieces):
+    generator = mengzi.scorers.generator.adjusted(stop=stop)
+    written = [generator.pieces.normalise(one) if one == "Ａ" or one == "Ｂ" else one for one in text]
+    monkeypatch.setattr(generator.decoder, "stream", lambda inputs: iter(range(len(written))))
+    monkeypatch.setattr(generator.pieces, "of", lambda number: written[number].encode())
+    example, _ = mengzi._free("x", None, "here")
+    found = list(generator.stream(example))
+    assert "".join(found) == pieces and all(found)
+
+
 def test_a_stream_never_ends_inside_of_a_character(mengzi, monkeypatch):
     generator = mengzi.scorers.generator
     ids = generator.encoder(" 好𠮷😀 \n 完 ")
@@ -221,7 +252,8 @@ def test_any_text_gives_a_result_or_says_that_it_is_empty(mengzi, text):
         ({"device": "nothing"}, "device"),
         ({"dtype": "float16"}, "float16"),
         ({"backend": "tensorrt"}, "Unknown backend"),
-        ({"backend": "onnx"}, "not for onnx"),
+        ({"backend": "onnx", "dtype": "bfloat16"}, "onnx has no type"),
+        ({"backend": "ctranslate2", "dtype": "int4"}, "ctranslate2 has no type"),
         ({"max_input": 3}, "max_input=3"),
         ({"model": "/nowhere"}, "does not exist"),
     ],

@@ -346,7 +346,7 @@ def test_streams_and_batches_share_the_model():
 def test_too_many_streams_are_refused():
     model, gate = StubModel(), threading.Event()
 
-    def stream(prompt, max_new_tokens=None):
+    def stream(prompt, max_new_tokens=None, stop=()):
         gate.wait(20)
         yield prompt
 
@@ -366,7 +366,7 @@ def test_too_many_streams_are_refused():
 def test_a_fault_in_a_stream_is_an_event():
     model = StubModel()
 
-    def stream(prompt, max_new_tokens=None):
+    def stream(prompt, max_new_tokens=None, stop=()):
         yield "好"
         raise KeyError("secret")
 

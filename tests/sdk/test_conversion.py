@@ -1,0 +1,76 @@
+"""Checkpoints that are converted on the way, and exports that are not what was asked for."""
+
+import shutil
+
+import pytest
+import torch
+
+from mengzi_mt import Mengzi
+from mengzi_mt.errors import InputError
+from mengzi_mt.models.t5 import load_model
+from mengzi_mt.sdk.conversion import converted, local_folder
+from mengzi_mt.training.checkpoint import save_checkpoint
+
+REVIEW = "房间干净，服务员很热情，下次还来。"
+
+
+@pytest.fixture
+def checkpoint(tmp_path, tiny_model, tokenizer, monkeypatch):
+    monkeypatch.setenv("MENGZI_MT_CACHE", str(tmp_path / "cache"))
+    return save_checkpoint(tmp_path / "small", tiny_model(vocabulary=len(tokenizer)), tokenizer, {"step": 1}) or tmp_path / "small"
+
+
+@pytest.mark.parametrize(
+    ("backend", "dtype", "runtime"),
+    [
+        ("ctranslate2", None, "ctranslate2"),
+        ("ctranslate2", "float32", "ctranslate2"),
+        ("torch", "int8", "torch-int8"),
+        (None, "int8", "torch-int8"),
+    ],
+)
+def test_a_checkpoint_is_converted_once_and_answers_as_before(checkpoint, capsys, tmp_path, backend, dtype, runtime):
+    plain = Mengzi.load(checkpoint, device="cpu").sentiment(REVIEW)
+    other = Mengzi.load(checkpoint, device="cpu", backend=backend, dtype=dtype)
+    [folder] = (tmp_path / "cache" / "exports").iterdir()
+    assert runtime in folder.name and "converting" in capsys.readouterr().err
+    assert other.sentiment(REVIEW).probability == pytest.approx(plain.probability, abs=1e-5 if dtype == "float32" else 0.02)
+    before = folder.stat().st_mtime_ns
+    Mengzi.load(checkpoint, device="cpu", backend=backend, dtype=dtype)
+    assert folder.stat().st_mtime_ns == before and "converting" not in capsys.readouterr().err
+
+
+def test_other_weights_are_converted_anew_and_damage_is_mended(checkpoint, tmp_path, tokenizer):
+    first = converted(str(checkpoint), "torch", None)
+    model = load_model(checkpoint)
+    with torch.no_grad():
+        model.shared.weight.mul_(1.5)
+    save_checkpoint(checkpoint, model, tokenizer, {"step": 2})
+    second = converted(str(checkpoint), "torch", None)
+    assert second != first
+    whole = sum(path.stat().st_size for path in (tmp_path / "cache" / "exports").rglob("*.safetensors"))
+    for path in (tmp_path / "cache" / "exports").rglob("*.safetensors"):
+        path.write_bytes(path.read_bytes()[:100])
+    assert converted(str(checkpoint), "torch", None) == second and converted(str(checkpoint), "torch", "int8") == second
+    assert (
+        sum(path.stat().st_size for path in (tmp_path / "cache" / "exports").rglob("*.safetensors")) < whole
+    )  # the other is as it was
+    assert Mengzi.load(second, device="cpu").sentiment(REVIEW).label
+
+
+def test_an_export_must_be_what_is_asked_for(checkpoint, tmp_path):
+    folder = shutil.move(converted(str(checkpoint), "torch", None), tmp_path / "made")
+    for options, message in (
+        ({"backend": "onnx"}, "not for onnx"),
+        ({"dtype": "bfloat16"}, "is in int8, not in bfloat16"),
+        ({"dtype": "float32"}, "is in int8"),
+    ):
+        with pytest.raises(InputError, match=message):
+            Mengzi.load(folder, device="cpu", **options)
+    assert Mengzi.load(folder, device="cpu", backend="torch", dtype="int8").sentiment(REVIEW).label
+
+
+def test_a_name_that_is_nowhere_is_refused():
+    with pytest.raises(InputError, match="Nothing to convert") as error:
+        local_folder("nobody/nothing")
+    assert "hub name" in error.value.fix
