@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 DATA   ?= $(MENGZI_MT_DATA)
+# Processes that the tests run in.
+JOBS   ?= 2
 
 # Before torch is imported: OpenMP threads that spin while they wait slow shared cores down many times.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -19,10 +21,10 @@ demo: install  ## train a micro T5 on the bundled samples, evaluate it zero-shot
 	$(BIN)/python evaluate.py runs/demo/final --suite demo --data sample --max-templates 3 --output runs/demo
 
 test: install  ## every test; those that need real data skip unless MENGZI_MT_DATA is set
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-fast: install  ## without the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
 
 bench-eval: install  ## scoring speed beside lm-eval and t-zero's way; needs DATA=folder or MENGZI_MT_DATA
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.eval_speed $(if $(DATA),--data-dir $(DATA)) $(BENCH)
