@@ -26,7 +26,9 @@ class DataSettings(Settings):
     validation_rows: int = Field(64, ge=0, description="Validation examples per task, for the loss during training.")
     train_split: str = Field("train", description="Split that is trained on; every task of the mixture has it.")
     validation_split: str = Field("validation", description="Split that the validation examples are drawn from.")
-    exclude: str | None = Field(None, description="View of rows to leave out, from `mengzi-mt data overlap --write-view`.")
+    exclude: str | None = Field(
+        None, description="View of rows to leave out, from `mengzi-mt data overlap --write-view`, or a shipped one: zeroclue."
+    )
     prepared_dir: str | None = Field(
         None, description="Where `mengzi-mt prepare` writes and training looks; by default prepared/ in the cache folder."
     )

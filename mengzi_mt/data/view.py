@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from mengzi_mt.errors import InputError, nearest
-from mengzi_mt.resources import registry_entry
+from mengzi_mt.resources import registry_entry, resource_dir
 from mengzi_mt.tasks.registry import task_names
 from mengzi_mt.tasks.rows import DataSource, Rows, load_rows
 from mengzi_mt.tasks.task import Task
@@ -47,11 +47,14 @@ class View:
 
 
 def load_view(path: Path) -> View:
-    """Read one view.
+    """Read one view; a bare name is looked for among the shipped ``recipes/views/``.
 
     Raises:
         InputError: a missing file, an unknown key or task, or something that is no row id, naming file and key.
     """
+    shipped = resource_dir("recipes") / "views" / f"{path.name.removesuffix('.yaml')}.yaml"
+    if not path.is_file() and path.parent == Path() and shipped.is_file():
+        path = shipped
     if not path.is_file():
         raise InputError(
             "The view does not exist", where=f"{path} (recipe key data.exclude)",

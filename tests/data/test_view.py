@@ -1,9 +1,14 @@
+from pathlib import Path
+
 import pytest
 
 from mengzi_mt.data.view import RowFilter, TaskView, file_hashes, load_view, write_view
 from mengzi_mt.errors import InputError
+from mengzi_mt.resources import resource_dir
+from mengzi_mt.tasks.data_map import load_data_map
 from mengzi_mt.tasks.registry import get_task
 from mengzi_mt.tasks.rows import DataSource
+from mengzi_mt.yaml_io import load_mapping
 
 HEAD = "schema: mengzi-mt/view/1\n"
 LCQMC = get_task("lcqmc")
@@ -140,6 +145,24 @@ def test_a_view_that_does_not_read(tmp_path, text, said, where):
     with pytest.raises(InputError) as caught:
         load_view(path)
     assert said in caught.value.what and where in caught.value.where and caught.value.fix
+
+
+def test_the_shipped_view_has_looked_at_every_task_of_the_release():
+    view, recipe = load_view(Path("zeroclue")), load_mapping(resource_dir("recipes") / "release-mini.yaml")
+    assert set(recipe["mixture"]["tasks"]) <= set(view.tasks) and recipe["data"]["exclude"] == "zeroclue"
+    assert all(task.files for task in view.tasks.values()) and sum(len(task.exclude) for task in view.tasks.values()) > 100
+    zero_shot = set(load_mapping(resource_dir("suites") / "zeroclue.yaml")["tasks"])
+    assert not zero_shot & set(recipe["mixture"]["tasks"]) and set(load_mapping(view.path)["evaluation"]) == zero_shot
+
+
+def test_the_shipped_views_files_are_those_at_hand(data_root):
+    source = DataSource("files", data_root, load_data_map(Path("public-extracts")))
+    rows = RowFilter(load_view(Path("zeroclue")), source)
+    for name in ("lcqmc", "ocemotion", "c3"):
+        task = get_task(name)
+        rows.load_rows(task, "train")  # refused where the files are others, or the task has another version
+        account = rows.account(task)
+        assert sum(account["left_out"].values()) > 0 and not account["not_found"]
 
 
 def test_a_view_that_is_not_there(tmp_path):
