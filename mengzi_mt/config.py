@@ -102,6 +102,7 @@ class MixtureSettings(Settings):
     rates: dict[str, float] = Field({}, description="Rates per task, for `explicit`.")
     templates: dict[str, tuple[str, ...]] = Field({}, description="Template names per task; all by default.")
     original_only: bool = Field(False, description="Only templates of the task's intended use.")
+    templates_per_task: int | None = Field(None, ge=1, description="Only the first so many of a task's templates.")
     rows_per_task: int | None = Field(None, ge=1, description="At most so many training rows a task.")
     allow_zero_shot_tasks: bool = False
     stages: tuple[MixtureStage, ...] = Field((), description="Curriculum: what differs, by ranges of steps.")

@@ -181,7 +181,7 @@ def training_templates(task: Task, recipe: Recipe) -> list[Template]:
     templates = select_templates(task, list(names) if names else None)
     if recipe.mixture.original_only:
         templates = [template for template in templates if template.metadata.original_task]
-    return templates
+    return templates[: recipe.mixture.templates_per_task]
 
 
 def validation_examples(task: Task, rows: Rows | None, templates: list[Template], limit: int) -> list[TextExample]:

@@ -93,6 +93,9 @@ def test_templates_are_those_that_the_recipe_names(make_run):
     run = make_run(mixture={"templates": {"lcqmc": [chosen]}, "original_only": True})
     assert [template.name for template in run.mixture.pools[0].templates] == [chosen]
     assert all(template.metadata.original_task for pool in run.mixture.pools for template in pool.templates)
+    every = make_run().mixture.pools
+    few = make_run(mixture={"templates_per_task": 2}).mixture.pools
+    assert [pool.templates for pool in few] == [pool.templates[:2] for pool in every]
 
 
 @pytest.mark.parametrize("name", ["float16", "fp16", "half", 16])
