@@ -21,7 +21,8 @@ def tag(
     tagger: Annotated[
         str | None,
         typer.Option(
-            help="`jieba`, `rjieba`, or a spaCy pipeline (package or folder). Default: an installed zh_core_web_*, else jieba."
+            help="`jieba`, `rjieba`, `cutword`, or a spaCy pipeline (package or folder). Default: an installed zh_core_web_*, else "
+            "jieba."
         ),
     ] = None,
     processes: Annotated[int, typer.Option(min=1, help="Shards that are tagged at the same time.")] = 1,

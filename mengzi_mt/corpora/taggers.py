@@ -16,6 +16,7 @@ UPOS = (
 )  # fmt: skip
 """Universal parts of speech (universaldependencies.org/u/pos), and spaCy's SPACE."""
 DEFAULT = "jieba"
+CUTWORD = "cutword"
 PREFERRED = ("zh_core_web_trf", "zh_core_web_lg", "zh_core_web_md", "zh_core_web_sm")
 INSTALL = "pip install mengzi-mt[nlp]"
 
@@ -78,17 +79,17 @@ def load_tagger(name: str) -> Tagger:
     """The tagger of that name.
 
     Args:
-        name: ``jieba`` (over rjieba where it is installed, else jieba), ``rjieba``, or a spaCy pipeline, by the name of its
-            package or by its folder.
+        name: ``jieba`` (over rjieba where it is installed, else jieba), ``rjieba``, ``cutword`` (words as ``jieba``, entities by
+            cutword's network), or a spaCy pipeline, by the name of its package or by its folder.
 
     Raises:
-        InputError: spaCy, jieba or the pipeline is not installed.
+        InputError: spaCy, jieba, cutword or the pipeline is not installed.
     """
     try:
         import spacy
     except ImportError as error:
         raise InputError("Tags are made by spaCy, which is not installed", where=f"--tagger {name}", fix=INSTALL) from error
-    if name in ("jieba", "rjieba"):
+    if name in ("jieba", "rjieba", CUTWORD):
         return _embedded(name)
     try:
         pipeline = spacy.load(name, exclude=["parser", "lemmatizer", "senter"])
@@ -106,10 +107,18 @@ def load_tagger(name: str) -> Tagger:
 def _embedded(name: str) -> Tagger:
     from mengzi_mt.corpora.jieba_pipeline import ENTITIES, SEGMENTERS, VERSION, make_pipeline
 
-    order = SEGMENTERS if name == DEFAULT else (name,)
+    order = SEGMENTERS if name in (DEFAULT, CUTWORD) else (name,)
     segmenter = next((item for item in order if importlib.util.find_spec(item)), None)
     if segmenter is None:
         raise InputError(f"The tagger needs {' or '.join(order)}, which is not installed", where=f"--tagger {name}", fix=INSTALL)
     from importlib.metadata import version
 
-    return SpacyTagger(make_pipeline(segmenter), f"{segmenter} {version(segmenter)}, rules {VERSION}", ENTITIES)
+    words = f"{segmenter} {version(segmenter)}"
+    if name != CUTWORD:
+        return SpacyTagger(make_pipeline(segmenter), f"{words}, rules {VERSION}", ENTITIES)
+    if not importlib.util.find_spec(CUTWORD):
+        raise InputError("cutword is not installed", where=f"--tagger {name}", fix="pip install cutword, or leave --tagger out")
+    from mengzi_mt.corpora import cutword_entities
+
+    pipeline = cutword_entities.make_cutword_pipeline(segmenter)
+    return SpacyTagger(pipeline, f"{words}, cutword {version(CUTWORD)}, entities {cutword_entities.VERSION}", ENTITIES)
