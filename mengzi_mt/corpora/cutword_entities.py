@@ -82,7 +82,7 @@ def _parts(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _named(text: str, answer: Iterable[Any]) -> Iterator[tuple[int, int, str]]:
-    """Names and where they stand, in order and apart. cutword drops blanks, so its own places are only where to look from."""
+    """Names and where they stand, in order and apart. cutword drops blanks, so its own places only give the order."""
     behind = 0
     for item in sorted(answer, key=lambda one: int(one.begin)):
         kind = KINDS.get(item.ner_type_en)

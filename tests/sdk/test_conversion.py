@@ -8,7 +8,7 @@ import torch
 from mengzi_mt import Mengzi
 from mengzi_mt.errors import InputError
 from mengzi_mt.models.t5 import load_model
-from mengzi_mt.sdk.conversion import converted, local_folder
+from mengzi_mt.sdk.conversion import _identity, converted, local_folder
 from mengzi_mt.training.checkpoint import save_checkpoint
 
 REVIEW = "房间干净，服务员很热情，下次还来。"
@@ -56,6 +56,34 @@ def test_other_weights_are_converted_anew_and_damage_is_mended(checkpoint, tmp_p
         sum(path.stat().st_size for path in (tmp_path / "cache" / "exports").rglob("*.safetensors")) < whole
     )  # the other is as it was
     assert Mengzi.load(second, device="cpu").sentiment(REVIEW).label
+
+
+def test_another_tokenizer_or_configuration_is_another_checkpoint(checkpoint):
+    first = converted(str(checkpoint), "torch", None)
+    config = checkpoint / "generation_config.json"
+    config.write_text(config.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    assert converted(str(checkpoint), "torch", None) != first
+
+
+def test_weights_that_are_not_in_safetensors_tell_checkpoints_apart(tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "pytorch_model.bin").write_bytes(name.encode())
+    assert _identity(tmp_path / "one") != _identity(tmp_path / "other")
+
+
+def test_a_hub_model_without_safetensors_is_fetched_with_what_it_has(monkeypatch, tmp_path):
+    asked = []
+
+    def fetch(name, allow_patterns):
+        asked.append(allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    assert local_folder("owner/model") == tmp_path and ["*.bin" in patterns for patterns in asked] == [False, True]
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    asked.clear()
+    assert local_folder("owner/model") == tmp_path and ["*.bin" in patterns for patterns in asked] == [False]
 
 
 def test_an_export_must_be_what_is_asked_for(checkpoint, tmp_path):
