@@ -1,6 +1,7 @@
 """The card of a model that is given to others: what it does, what it was trained on and on which terms, what it scores.
 
-Everything but the notes is read from the model's own ``mengzi_mt.json`` and from results of ``mengzi-mt evaluate``.
+Everything but the notes is read from the model's own ``mengzi_mt.json``, from results of ``mengzi-mt evaluate`` and from the run
+folders that the model came out of.
 """
 
 from __future__ import annotations
@@ -13,20 +14,24 @@ from mengzi_mt.errors import InputError
 from mengzi_mt.evaluation.provenance import weights_hash
 from mengzi_mt.evaluation.results import read_results
 from mengzi_mt.runtimes.export_folder import is_export, read_export
+from mengzi_mt.sdk.card_tables import cost_section, score_section
 from mengzi_mt.sdk.catalogue import TASKS
 from mengzi_mt.training.card import FRONT_MATTER, data_section, trained_on
 from mengzi_mt.training.checkpoint import read_manifest
+from mengzi_mt.training.history import read_run
+from mengzi_mt.training.saving import FINAL
 
 LABELS_SHOWN = 8
 
 
-def write_card(model: Path, results: Sequence[Path] = (), notes: Path | None = None) -> str:
+def write_card(model: Path, results: Sequence[Path] = (), notes: Path | None = None, runs: Sequence[Path] = ()) -> str:
     """The card of a model, as Markdown with the hub's front matter.
 
     Args:
         model: a checkpoint's or an export's folder.
         results: ``results.json`` files, or their folders, of this model.
         notes: Markdown with what no file knows: limits met, outputs good and bad, whom to ask. Its headings begin at ``##``.
+        runs: the run folders of its training in their order, pretraining first: time, arithmetic and validation losses.
 
     Raises:
         InputError: no manifest, notes that do not read, or results of another model.
@@ -37,21 +42,27 @@ def write_card(model: Path, results: Sequence[Path] = (), notes: Path | None = N
             "The folder has no mengzi_mt.json, so nothing is known of its training", where=str(model),
             fix="give a checkpoint that mengzi-mt trained, or an export of one",
         )  # fmt: skip
-    name = str((manifest.get("recipe") or {}).get("name") or model.name)
+    name = _name(model, manifest)
     sections = [
         [*FRONT_MATTER, "", f"# {name}"],
         _summary(model, manifest),
         _use(model),
         _tasks(),
-        *[_scores(found) for found in _checked(model, results)],
+        *[score_section(found) for found in _checked(model, results)],
         data_section(manifest),
         _prompts(manifest),
-        _cost(manifest),
+        cost_section([read_run(folder) for folder in runs]) if runs else _cost(manifest),
         *([_read(notes).strip().splitlines()] if notes else []),
         _limits(manifest),
         _cite(name),
     ]
     return "\n\n".join("\n".join(section) for section in sections if section) + "\n"
+
+
+def _name(model: Path, manifest: Mapping[str, Any]) -> str:
+    """The folder's name, and the recipe's where the folder is one of a run and has none of its own."""
+    of_a_run = model.name == FINAL or model.name.startswith("step-")
+    return str((manifest.get("recipe") or {}).get("name") or model.name) if of_a_run else model.name
 
 
 def _read(path: Path) -> str:
@@ -107,45 +118,6 @@ def _checked(model: Path, results: Sequence[Path]) -> list[dict[str, Any]]:
                 where=str(path), fix="evaluate this model: mengzi-mt evaluate",
             )  # fmt: skip
     return found
-
-
-def _scores(results: Mapping[str, Any]) -> list[str]:
-    """A suite's table: medians over templates, the range, the interval of the median template, chance and majority."""
-    settings = results["settings"]
-    sample = " **Bundled samples, no benchmark.**" if results["data"]["source"] == "sample" else ""
-    lines = [
-        f"## Scores: {results['suite']}, split {results['split']}",
-        "",
-        f"In percent: median over templates, with the 95% interval of that template over rows; lowest and highest template; "
-        f"chance; share of the most frequent answer. Choices are ranked by `{settings['normalisation']}`.{sample}",
-        "",
-        "| task | metric | rows | templates | score | interval | lowest–highest | chance | majority |",
-        "|---|---|---:|---:|---:|---|---|---:|---:|",
-    ]
-    for task in results["tasks"]:
-        trained = "" if task["held_out"] else " (trained on)"
-        lines.append(
-            f"| {task['task']}{trained} | {task['metric']} | {task['rows']} | {len(task['templates'])} | "
-            f"{_percent(task['score'])} | {_interval(task)} | {_percent(task['lowest'])}–{_percent(task['highest'])} | "
-            f"{_percent(task['chance'])} | {_percent(task['majority'])} |"
-        )
-    if results["suite_score"] is not None:
-        lines += ["", f"Mean of the {len(results['tasks'])} tasks: **{_percent(results['suite_score'])}**."]
-    return lines
-
-
-def _interval(task: Mapping[str, Any]) -> str:
-    """Of the template whose score is nearest to the median."""
-    scored = [one for one in task["templates"] if one["intervals"].get(task["metric"]) and task["score"] is not None]
-    if not scored:
-        return ""
-    nearest = min(scored, key=lambda one: abs(one["metrics"][task["metric"]] - task["score"]))
-    low, high = nearest["intervals"][task["metric"]]
-    return f"{_percent(low)}–{_percent(high)}"
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.1f}"
 
 
 def _prompts(manifest: Mapping[str, Any]) -> list[str]:

@@ -85,3 +85,36 @@ def test_the_command_writes_a_card_and_the_checkpoint_stays_whole(model):
     assert done.exit_code == 0, done.output
     assert (model / "README.md").read_text(encoding="utf-8") == write_card(model)
     verify_checkpoint(model)
+
+
+def test_every_template_has_a_line(model, results):
+    found = json.loads(results.read_text(encoding="utf-8"))
+    lines = write_card(model, [results]).splitlines()
+    for task in found["tasks"]:
+        for template in task["templates"]:
+            assert sum(line.startswith(f"| {task['task']} | `{template['template']}` | ") for line in lines) == 1
+
+
+def test_the_name_is_the_folder_s_or_the_recipe_s(model):
+    assert "\n# a-model\n" in write_card(model)
+    final = model.rename(model.with_name("final"))
+    recipe = json.loads((final / "mengzi_mt.json").read_text(encoding="utf-8"))["recipe"]["name"]
+    assert f"\n# {recipe}\n" in write_card(final)
+
+
+def test_cost_of_the_runs(model, tmp_path):
+    run = tmp_path / "a-run"
+    run.mkdir()
+    records = [
+        {"step": 10, "loss": 5.0, "tokens_seen": 900, "elapsed": 120.0, "seconds": 120.0, "flops_per_second": 1e9},
+        *({"step": step, "validation_loss": 40 / step} for step in range(10, 310, 10)),
+        {"step": 300, "loss": 2.0, "tokens_seen": 27_000, "elapsed": 600.0, "seconds": 480.0, "flops_per_second": 2e9},
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    card = write_card(model, runs=[run])
+    assert "| a-run | 300 | 27,000 | 1.1e+12 | 10 |" in card  # 120 s at 1e9 and 480 s at 2e9
+    steps, losses = (next(line for line in card.splitlines() if line.startswith(f"| {key} ")) for key in ("step", "loss"))
+    assert steps.endswith(" 270 | 300 |") and losses.endswith(f" {40 / 270:.3f} | {40 / 300:.3f} |")
+    assert len(steps.split("|")) == 10 + 3  # every third of thirty, and the label
+    with pytest.raises(InputError, match="cannot be read"):
+        write_card(model, runs=[tmp_path / "no-run"])
