@@ -101,17 +101,24 @@ class AlignedText:
             mentions: types and texts; repeated ones count once.
         """
         found: dict[tuple[str, str], list[Place]] = {one: self.places(one[1]) for one in dict.fromkeys(mentions)}
-        everywhere = [place for places in found.values() for place in places]
+        inside = _inside_others({place for places in found.values() for place in places})
         entities: list[Entity] = []
         for (kind, _), places in found.items():
-            alone = [place for place in places if not any(_inside(place, other) for other in everywhere)]
+            alone = [place for place in places if place not in inside]
             entities += [Entity(kind, self.text[start:end], start, end) for start, end in alone or places]
         unplaced = [one for one, places in found.items() if not places]
         return sorted(set(entities), key=lambda one: (one.start, one.end, one.type)), unplaced
 
 
-def _inside(place: Place, other: Place) -> bool:
-    return place != other and other[0] <= place[0] and place[1] <= other[1]
+def _inside_others(places: set[Place]) -> set[Place]:
+    """The places that lie inside of another one. By start, the longest first: what holds a place stands before it."""
+    inside: set[Place] = set()
+    furthest = -1
+    for start, end in sorted(places, key=lambda place: (place[0], -place[1])):
+        if end <= furthest:
+            inside.add((start, end))
+        furthest = max(furthest, end)
+    return inside
 
 
 def _loose(normal: str) -> tuple[str, list[int]]:

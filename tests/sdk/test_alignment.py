@@ -1,3 +1,4 @@
+import time
 import unicodedata
 
 import pytest
@@ -5,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mengzi_mt.data.tokens import clean
-from mengzi_mt.sdk.alignment import AlignedText
+from mengzi_mt.sdk.alignment import AlignedText, _inside_others
 from mengzi_mt.tasks.data_map import load_data_map
 from mengzi_mt.tasks.registry import get_task
 from mengzi_mt.tasks.rows import DataSource, load_rows
@@ -97,3 +98,16 @@ def load_data_map_named(name):
     from pathlib import Path
 
     return load_data_map(Path(name))
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.integers(1, 6)), max_size=12))
+def test_places_inside_of_others_by_their_definition(drawn):
+    places = {(start, start + length) for start, length in drawn}
+    inside = {one for one in places if any(two != one and two[0] <= one[0] and one[1] <= two[1] for two in places)}
+    assert _inside_others(places) == inside
+
+
+def test_a_mention_that_stands_thirty_thousand_times(normalise):
+    began = time.monotonic()
+    entities, _ = AlignedText("张伟，" * 30_000, normalise).entities([("人名", "张伟"), ("人名", "张伟，")])
+    assert len(entities) == 60_000 and time.monotonic() - began < 20
