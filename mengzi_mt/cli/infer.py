@@ -80,7 +80,8 @@ def infer(
         row = {next(iter(found.inputs)): text, **_pairs(also or [], "--also")}
         print_json(Mengzi.load(_place(model), **settings).predict(task, [row], **options)[0].to_dict())
         return
-    job = _Job(found, source or "-", output, kind, _columns(found, column or []), batch_size * CHUNK, skip_bad, fresh)
+    asked = {"task": found.name, **options, "max_input": max_input, "dtype": dtype, "backend": backend}
+    job = _Job(found, source or "-", output, kind, _columns(found, column or []), batch_size * CHUNK, skip_bad, fresh, model, asked)
     try:
         job.run(lambda: Mengzi.load(_place(model), **settings), options)
     except KeyboardInterrupt:
@@ -140,6 +141,8 @@ class _Job:
     chunk: int
     skip_bad: bool
     fresh: bool
+    model: str
+    asked: dict[str, Any]
 
     def run(self, load: Any, options: dict[str, Any]) -> None:
         """Read, answer, write."""
@@ -165,27 +168,37 @@ class _Job:
 
     def _resume(self, lines: Iterator[Line]) -> int:
         """Goes behind the rows that are written already; how many they are."""
+        from mengzi_mt.sdk.job_settings import check_settings, write_settings
         from mengzi_mt.sdk.tables import already_written, check_same, format_of
 
         assert self.output is not None
         path = self.output
+        settings = self._settings()
         if path.exists() and self.source != "-" and path.samefile(self.source):
             raise InputError("Input and output are the same file", where=str(path), fix="name another --output")
         path.parent.mkdir(parents=True, exist_ok=True)
-        if self.fresh:
-            path.write_bytes(b"")
-            return 0
         written = already_written(path, format_of(str(path), None, "jsonl"))
-        if not written.rows:
+        if self.fresh or not written.rows:
             path.write_bytes(b"")
+            write_settings(path, settings)
             return 0
         passed = list(islice(lines, written.rows))[-1:] if written.rows else []
         if not passed:
             raise InputError("The output has more rows than the input", where=str(path), fix="name another output, or --fresh")
         check_same(written, passed[0], self.task.name, path)
+        check_settings(path, settings)
         os.truncate(path, written.size)
         print(f"{written.rows} rows are written already; going on behind them", file=sys.stderr, flush=True)
         return written.rows
+
+    def _settings(self) -> dict[str, Any]:
+        """What decides the answers, the weights by their hash."""
+        from mengzi_mt.evaluation.provenance import weights_hash
+        from mengzi_mt.resources import resolve
+        from mengzi_mt.sdk.loading import shipped_model
+
+        place = shipped_model() if self.model == "-" else resolve(self.model)
+        return {"model": self.model, "weights": weights_hash(Path(place)), **self.asked}
 
     def _answer(self, lines: Iterator[Line], output: Output, load: Any, options: dict[str, Any], done: int) -> None:
         mengzi: Mengzi | None = None

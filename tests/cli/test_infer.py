@@ -61,6 +61,53 @@ def test_an_interrupted_jsonl_goes_on_and_a_strange_output_is_refused(infer, tmp
     assert infer("--task", "news_topic", "--input", source, "--output", output, "--fresh").exit_code == 0
 
 
+@pytest.mark.parametrize(
+    ("others", "told"),
+    [
+        (("--labels", "好,坏"), 'labels ["好评", "差评"], now ["好", "坏"]'),
+        (("--template", "2"), "templates 1, now 2"),
+        (("--dtype", "bfloat16"), 'dtype by default, now "bfloat16"'),
+        (("--max-input", "64"), "max_input 512, now 64"),
+    ],
+)
+def test_an_output_goes_on_with_the_settings_it_was_begun_with(infer, tmp_path, others, told):
+    source, output = tmp_path / "in.txt", tmp_path / "out.jsonl"
+    source.write_text("很好\n很差\n", encoding="utf-8")
+    command = {"--task": "classify", "--input": source, "--output": output, "--labels": "好评,差评"}
+
+    def run(options):
+        return infer(*(part for pair in options.items() for part in pair))
+
+    assert run(command).exit_code == 0
+    whole = output.read_bytes()
+    output.write_bytes(whole[: len(whole) // 2 + 3])
+    changed = {**command, others[0]: others[1]}
+    refused = run(changed)
+    assert isinstance(refused.exception, InputError) and refused.exception.what.endswith(told)
+    assert output.read_bytes() == whole[: len(whole) // 2 + 3]
+    assert run(command).exit_code == 0 and output.read_bytes().count(b"\n") == 2
+    assert infer(*(part for pair in changed.items() for part in pair), "--fresh").exit_code == 0
+    assert json.loads((tmp_path / "out.jsonl.settings.json").read_text(encoding="utf-8"))["task"] == "classify"
+
+
+def test_an_output_does_not_go_on_with_another_model(infer, tmp_path, monkeypatch):
+    source, output = tmp_path / "in.txt", tmp_path / "out.jsonl"
+    source.write_text("很好\n", encoding="utf-8")
+    command = ("--task", "sentiment", "--input", source, "--output", output)
+    assert infer(*command).exit_code == 0
+    settings = tmp_path / "out.jsonl.settings.json"
+    begun = json.loads(settings.read_text(encoding="utf-8"))
+    settings.write_text(json.dumps({**begun, "model": "moved since"}), encoding="utf-8")
+    assert infer(*command).exit_code == 0
+    settings.write_text(json.dumps({**begun, "model": "another", "weights": "0" * 16}), encoding="utf-8")
+    refused = infer(*command)
+    assert isinstance(refused.exception, InputError) and 'model "another", now "-"; weights' in refused.exception.what
+    settings.write_text("[]", encoding="utf-8")
+    assert "do not read" in infer(*command).exception.what
+    settings.unlink()  # an output of an earlier version
+    assert infer(*command).exit_code == 0
+
+
 def test_standard_input_to_standard_output_with_labels(infer):
     done = infer("--task", "classify", "--labels", "物流，退款", stdin="快递没到\n\n我要退钱\n")
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
