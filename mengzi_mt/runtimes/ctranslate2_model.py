@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,8 +142,31 @@ class CTranslate2Model:
         return [sum(one.log_probs[: len(target)]) for one, (_, target) in zip(found, rows, strict=True)]
 
     def greedy(self, inputs: Sequence[Sequence[int]], courses: Sequence[Course] | None = None) -> list[Output]:
-        """The most probable token at each step; ``courses`` only None."""
-        return [outputs[0] for outputs in self.beam_search(inputs, 1, 1.0, courses)]
+        """The most probable token at each step.
+
+        Args:
+            inputs: token ids with end-of-sequence.
+            courses: when to stop; they allow every token.
+
+        Raises:
+            InputError: a course that does not.
+        """
+        if courses is None:
+            return [outputs[0] for outputs in self.beam_search(inputs, 1)]
+        if any(course.allowed is not None for course in courses):
+            raise _refused("constraints")
+        followed = list(courses)
+
+        def stops(step: Any) -> bool:
+            if step.token_id != self.end:
+                followed[step.batch_id] = followed[step.batch_id].after(step.token_id)
+            return followed[step.batch_id].stopped
+
+        outputs = [found[0] for found in self._search(inputs, 1, 1.0, stops)]
+        return [
+            Output(one.tokens, one.log_probability, one.finished or course.stopped)
+            for one, course in zip(outputs, followed, strict=True)
+        ]
 
     def stream(self, inputs: Sequence[int]) -> Iterator[int]:
         """The most probable token at each step, one after the other; end-of-sequence is left out."""
@@ -167,13 +190,16 @@ class CTranslate2Model:
             InputError: constraints or stop strings are asked for.
         """
         if courses is not None:
-            raise InputError(
-                "CTranslate2 generates without constraints and stop strings", where="runtime ctranslate2",
-                fix="use the checkpoint, or an export --to torch or --to onnx, which take them",
-            )  # fmt: skip
+            raise _refused("constraints, and beams without stop strings")
+        return self._search(inputs, beams, length_penalty)
+
+    def _search(
+        self, inputs: Sequence[Sequence[int]], beams: int, length_penalty: float, stops: Callable[[Any], bool] | None = None
+    ) -> list[list[Output]]:
+        """``stops`` is told of every token of a greedy search, and ends that input's where it is true."""
         results = self.translator.translate_batch(
             [self._pieces(ids) for ids in inputs], beam_size=beams, num_hypotheses=beams, length_penalty=length_penalty,
-            max_decoding_length=self.steps, max_input_length=0, return_scores=True, return_end_token=True,
+            max_decoding_length=self.steps, max_input_length=0, return_scores=True, return_end_token=True, callback=stops,
         )  # fmt: skip
         return [
             [self._output(pieces, score, length_penalty) for pieces, score in zip(result.hypotheses, result.scores, strict=True)]
@@ -184,3 +210,10 @@ class CTranslate2Model:
         tokens = tuple(self.ids[piece] for piece in pieces)
         finished = bool(tokens) and tokens[-1] == self.end
         return Output(tokens, score * max(1, len(tokens)) ** length_penalty, finished)
+
+
+def _refused(what: str) -> InputError:
+    return InputError(
+        f"CTranslate2 generates without {what}", where="runtime ctranslate2",
+        fix="use the checkpoint, or an export --to torch or --to onnx, which take them",
+    )  # fmt: skip

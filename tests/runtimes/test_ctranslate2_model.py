@@ -1,7 +1,10 @@
 import pytest
 import torch
 
-from mengzi_mt.data.constraints import OneOf
+from mengzi_mt.data.constraints import OneOf, StopAt
+from mengzi_mt.data.examples import TextExample
+from mengzi_mt.data.pieces import Pieces
+from mengzi_mt.data.tokens import Encoder
 from mengzi_mt.errors import InputError
 from mengzi_mt.models.decoding import Decoder
 from mengzi_mt.runtimes.ctranslate2_model import CTranslate2Model, vocabulary_of, write_ctranslate2
@@ -56,6 +59,23 @@ def test_beams_have_the_log_probabilities_of_their_tokens(make_model, tokenizer,
                 assert one.log_probability == pytest.approx(score, abs=1e-3)
 
 
+def test_stop_strings_end_each_input_where_torch_does(make_model, tokenizer, tmp_path):
+    model = make_model(True)
+    inputs = drawn_inputs([4, 9, 30, 9])
+    write_ctranslate2(model, tokenizer, tmp_path, "float32")
+    runtime, decoder = CTranslate2Model(tmp_path, tokenizer, "float32", steps=9), Decoder(model, end=1, steps=9)
+    pieces = Pieces(Encoder(tokenizer))
+    free = decoder.greedy(inputs)
+    written = [b"".join(pieces.of(token) for token in one.tokens[:4]) for one in free]
+    courses = [StopAt(pieces, (text[-3:],)) if place != 1 else StopAt(pieces, (b"\xff",)) for place, text in enumerate(written)]
+    wanted, found = decoder.greedy(inputs, courses), runtime.greedy(inputs, courses)
+    assert [one.tokens for one in found] == [one.tokens for one in wanted]
+    assert [one.finished for one in found] == [one.finished for one in wanted]
+    assert len(found[0].tokens) <= 4 < len(free[0].tokens) and found[1].tokens == free[1].tokens
+    for ours, theirs in zip(wanted, found, strict=True):
+        assert theirs.log_probability == pytest.approx(ours.log_probability, abs=1e-3)
+
+
 def test_a_choice_without_end_of_sequence(make_model, tokenizer, tmp_path):
     write_ctranslate2(make_model(True), tokenizer, tmp_path, "float32")
     runtime = CTranslate2Model(tmp_path, tokenizer, "float32")
@@ -78,8 +98,12 @@ def test_what_it_cannot_do_is_said(make_model, tokenizer, tmp_path):
     model = make_model(True)
     write_ctranslate2(model, tokenizer, tmp_path, "float32")
     runtime = CTranslate2Model(tmp_path, tokenizer, "float32")
+    pieces = Pieces(Encoder(tokenizer))
+    course = OneOf(("好",)).answers(TextExample("", "", (), (), 1.0, "", "", ""), pieces).start
     with pytest.raises(InputError, match="without constraints"):
-        runtime.greedy(drawn_inputs([4]), [OneOf])
+        runtime.greedy(drawn_inputs([4]), [course])
+    with pytest.raises(InputError, match="beams without stop strings"):
+        runtime.beam_search(drawn_inputs([4]), 2, courses=[StopAt(pieces, ("好".encode(),))])
     attention = model.decoder.block[1].layer[1].EncDecAttention
     attention.q = torch.nn.Linear(32, 16, bias=False)
     with pytest.raises(InputError, match=r"block\.1.*has 2 of 4"):
