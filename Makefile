@@ -15,10 +15,12 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
 .PHONY: demo test test-fast lint format bench-train bench-eval bench-generate install clean
 
-demo: install  ## train a micro T5 on the bundled samples, evaluate it zero-shot, write runs/demo/report.html
+demo: install  ## train a micro T5 on the bundled samples, evaluate it zero-shot beside the shipped model, write runs/demo/report.html
 	rm -rf runs/demo
 	$(BIN)/python train.py recipes/demo.yaml
 	$(BIN)/python evaluate.py runs/demo/final --suite demo --data sample --max-templates 3 --output runs/demo
+	$(BIN)/python evaluate.py models/mengzi-mt-mini --suite demo --data sample --max-templates 3 --output runs/demo/mengzi-mt-mini
+	$(BIN)/mengzi-mt compare runs/demo runs/demo/mengzi-mt-mini
 
 test: install  ## every test; those that need real data skip unless MENGZI_MT_DATA is set
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile

@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("corpus", nargs="+", type=Path)
     parser.add_argument("--documents", type=int, default=2_000)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--tokenizer", default="models/bootstrap")
+    parser.add_argument("--tokenizer", default="models/mengzi-mt-mini")
     parser.add_argument("--no-near-duplicates", action="store_true")
     parser.add_argument("--no-plain", action="store_true")
     options = parser.parse_args()

@@ -189,7 +189,7 @@ def measure(
 
 def agreement(data_dir: Path, tasks: Sequence[str], rows: int) -> list[dict[str, Any]]:
     """bfloat16 against float32 with the trained model of the repository."""
-    place = resolve("models/bootstrap")
+    place = resolve("models/mengzi-mt-mini")
     model, tokenizer = load_model(place), load_tokenizer(place)
     lines = []
     for task in tasks:
@@ -214,7 +214,7 @@ def main() -> None:
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     keep_freed_memory()
-    tokenizer = load_tokenizer(resolve("models/bootstrap"))
+    tokenizer = load_tokenizer(resolve("models/mengzi-mt-mini"))
     model = build_model("small", VOCABULARY, 0.0, 0).eval()
     exact, rounded = (ChoiceScorer(model, tokenizer, max_input=MAX_INPUT, precision=p) for p in ("float32", "bfloat16"))
     table = []
@@ -247,7 +247,7 @@ def main() -> None:
         print("lm_eval is not installed: only the plain forward pass for each choice was measured beside ours")
     for line in trained:
         print(
-            f"models/bootstrap, {line['task']}: bfloat16 moves log p by at most {line['log_p_difference']:.3f}, "
+            f"models/mengzi-mt-mini, {line['task']}: bfloat16 moves log p by at most {line['log_p_difference']:.3f}, "
             f"{line['same_answer']:.1%} of {line['rows']} answers are the same"
         )
 

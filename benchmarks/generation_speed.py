@@ -9,7 +9,7 @@ One thread, processor time, every round other inputs and all of these on them; r
 - ours, float32 and bfloat16, from the text on and back to text (the others get token ids and give token ids).
 
 Two cases. *Fixed*: T5-small's shape with random weights, inputs of FewCLUE's dev_few_all (the bundled samples without
-``--data-dir``) through templates, so many new tokens each. *Trained*: ``models/bootstrap`` on open templates of the bundled
+``--data-dir``) through templates, so many new tokens each. *Trained*: ``models/mengzi-mt-mini`` on open templates of the bundled
 samples, where answers end by themselves at different lengths. In float32 all must write the same texts.
 """
 
@@ -97,7 +97,7 @@ def peer(model: Any, inputs: Sequence[list[int]], batch: int, steps: int, beams:
 
 def measure(model: Any, examples: Sequence[TextExample], rounds: int, steps: int, beams: int) -> list[dict[str, Any]]:
     """All ways on the examples of each round. Raises where float32 ways write other texts."""
-    tokenizer = load_tokenizer(resolve("models/bootstrap"))
+    tokenizer = load_tokenizer(resolve("models/mengzi-mt-mini"))
     encoder = Encoder(tokenizer)
     settings = {"max_input": MAX_INPUT, "max_new_tokens": steps, "beams": beams}
     generators = {name: Generator(model, tokenizer, precision=name, **settings) for name in ("float32", "bfloat16")}
@@ -165,7 +165,7 @@ def main() -> None:
             model, steps = build_model("small", VOCABULARY, 0.0, 0).eval(), options.new_tokens
             examples = fixed_examples(options.data_dir, number)
         else:
-            model, steps = load_model(resolve("models/bootstrap")).eval(), 2 * options.new_tokens
+            model, steps = load_model(resolve("models/mengzi-mt-mini")).eval(), 2 * options.new_tokens
             examples = open_examples(number)
         result[case] = measure(model, examples, options.rounds, steps, options.beams)
         if not options.json:

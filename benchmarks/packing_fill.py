@@ -98,7 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--data-map", default="public-extracts")
-    parser.add_argument("--tokenizer", default="models/bootstrap")
+    parser.add_argument("--tokenizer", default="models/mengzi-mt-mini")
     parser.add_argument("--examples", type=int, default=32_768)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()

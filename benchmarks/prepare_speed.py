@@ -1,6 +1,6 @@
 """How fast examples are prepared beside ``datasets.map``, on the same rows: rendered, tokenised and packed.
 
-``python -m benchmarks.prepare_speed [--data-dir DIR --data-map NAME] [--tokenizer models/bootstrap] [--rows 40] [--rounds 5]``.
+``python -m benchmarks.prepare_speed [--data-dir DIR --data-map NAME] [--tokenizer models/mengzi-mt-mini] [--rows 40] [--rounds 5]``.
 
 Both render every row through every template that can use it, tokenise both sides with the same limits, and pack the
 examples by this project's packer (steps of 128 examples). ``datasets.map`` has templates that Jinja compiled once and the fast
@@ -192,7 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--data-map", default="public-extracts")
-    parser.add_argument("--tokenizer", default="models/bootstrap")
+    parser.add_argument("--tokenizer", default="models/mengzi-mt-mini")
     parser.add_argument("--rows", type=int, default=40, help="rows a task")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -1,6 +1,6 @@
 """What the objectives beside masked language modelling cost: a step of an encoder with and without them.
 
-``python -m benchmarks.pretrain_overhead CORPUS --tokenizer models/bootstrap [--shapes micro mini] [--rounds 5] [--steps 2]``
+``python -m benchmarks.pretrain_overhead CORPUS --tokenizer models/mengzi-mt-mini [--shapes micro mini] [--rounds 5] [--steps 2]``
 
 CORPUS is a prepared and tagged corpus. Every round runs some optimiser steps (forward, backward, clipping, AdamW; float32, one
 thread) with each set of objectives on the same windows; times are processor time divided by non-padding tokens, and ratios are

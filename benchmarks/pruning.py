@@ -1,4 +1,4 @@
-"""Size and speed of pruned checkpoints at batch 1: ``python -m benchmarks.pruning models/bootstrap runs/prune-mini/final``.
+"""Size and speed of pruned checkpoints at batch 1: ``python -m benchmarks.pruning models/mengzi-mt-mini runs/prune-mini/final``.
 
 Inputs are the bundled samples of two tasks: one whose choices are scored, one whose answer is generated (32 tokens at most). Times
 are processor time, medians over inputs; the checkpoints take turns, so that what else runs meets all of them.

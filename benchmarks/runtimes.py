@@ -1,6 +1,6 @@
 """Size and speed of exports on a CPU beside transformers and this package's own float32.
 
-``python -m benchmarks.runtimes --data-dir DATA [--models bootstrap,small] [--rounds 3] [--rows 32] [--exports FOLDER] [--json]``
+``python -m benchmarks.runtimes --data-dir DATA [--models mengzi-mt-mini,small] [--rounds 3] [--rows 32] [--exports FOLDER] [--json]``
 
 One thread, processor time, every round other rows of tnews (15 choices) and lcqmc (2), all ways one after the other on them; ratios
 are formed within a round. *transformers* scores a row for each choice and generates with ``generate``, in float32, batches of 32 by
@@ -115,9 +115,9 @@ def measure(
     name: str, exports: Path, forms: Sequence[tuple[str, str]], rows: list[TextExample], options: Any
 ) -> list[dict[str, Any]]:
     """All ways on one model."""
-    checkpoint = Path(resolve("models/bootstrap"))
+    checkpoint = Path(resolve("models/mengzi-mt-mini"))
     tokenizer = load_tokenizer(checkpoint)
-    if name != "bootstrap":
+    if name != "mengzi-mt-mini":
         checkpoint = exports / name
         if not checkpoint.is_dir():
             save_checkpoint(checkpoint, build_model(name, VOCABULARY, 0.0, 0), tokenizer, {"recipe": {"name": name}})
@@ -180,7 +180,7 @@ def main() -> None:
     parser.add_argument(
         "--data-dir", type=Path, default=os.environ.get("MENGZI_MT_DATA"), required=not os.environ.get("MENGZI_MT_DATA")
     )
-    parser.add_argument("--models", default="bootstrap,small")
+    parser.add_argument("--models", default="mengzi-mt-mini,small")
     parser.add_argument("--forms", default=",".join(":".join(form) for form in FORMS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=32, help="a round, half of them of each task")

@@ -1,6 +1,6 @@
 """The SDK's speed beside mengzi-zero-shot's way: one text a call, ``generate`` of transformers, greedy.
 
-``python -m benchmarks.sdk_speed [--data-dir DATA] [--model models/bootstrap] [--exports DIR …]
+``python -m benchmarks.sdk_speed [--data-dir DATA] [--model models/mengzi-mt-mini] [--exports DIR …]
 [--rounds 4] [--texts 512] [--json]``
 
 The same model, prompts and texts for all ways; one thread, processor time. Each round has its own share of the texts, every way
@@ -152,7 +152,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, default=os.environ.get("MENGZI_MT_DATA"), help="folder of real files")
-    parser.add_argument("--model", default="models/bootstrap", help="checkpoint")
+    parser.add_argument("--model", default="models/mengzi-mt-mini", help="checkpoint")
     parser.add_argument("--exports", nargs="*", default=[], help="exports of the checkpoint (mengzi-mt compress export)")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--texts", type=int, default=512, help="of each case")

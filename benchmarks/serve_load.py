@@ -4,7 +4,7 @@ Server and library run the same model. Each round times the library alone on all
 send the same rows in requests of a few; rounds alternate, so that both meet the same machine. A last part keeps the load on for a
 while and watches the server's memory.
 
-    python benchmarks/serve_load.py models/bootstrap --rounds 3 --minutes 5
+    python benchmarks/serve_load.py models/mengzi-mt-mini --rounds 3 --minutes 5
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How many texts get the same ids from ``tokenizer.json`` as from ``spiece.model``.
 
-``python benchmarks/tokenizer_parity.py models/bootstrap corpus/*.jsonl.xz``: every 40th document, its first 500 characters.
+``python benchmarks/tokenizer_parity.py models/mengzi-mt-mini corpus/*.jsonl.xz``: every 40th document, its first 500 characters.
 """
 
 from __future__ import annotations

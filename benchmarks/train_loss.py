@@ -1,6 +1,6 @@
 """Loss after the same tokens: this trainer beside Hugging Face's Seq2SeqTrainer, which differ in what a batch holds.
 
-``python -m benchmarks.train_loss --data-dir DATA [--init models/bootstrap] [--examples 1440] [--seeds 1] [--json]``
+``python -m benchmarks.train_loss --data-dir DATA [--init models/mengzi-mt-mini] [--examples 1440] [--seeds 1] [--json]``
 
 All begin from the same weights and go once through the same examples of the real mixture, so they end after the same tokens.
 All have the same AdamW, the same clipping, a learning rate that is the same function of the tokens seen, optimiser steps of 48
@@ -139,7 +139,7 @@ def main() -> None:
     """Train, score and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-dir", type=Path, default=os.environ.get("MENGZI_MT_DATA"))
-    parser.add_argument("--init", default="models/bootstrap", help="a checkpoint with the tokenizer of models/bootstrap")
+    parser.add_argument("--init", default="models/mengzi-mt-mini", help="a checkpoint with the tokenizer of models/mengzi-mt-mini")
     parser.add_argument("--examples", type=int, default=1_440, help="that all train on, a multiple of 48")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--rate", type=float, default=5e-4, help="highest learning rate")

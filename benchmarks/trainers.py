@@ -40,7 +40,7 @@ from mengzi_mt.training.setup import read_mixture
 STEP = 48
 """Examples of an optimiser step."""
 MICRO_BATCH_TOKENS = 4_096
-TOKENIZER = "models/bootstrap"
+TOKENIZER = "models/mengzi-mt-mini"
 CPU = torch.device("cpu")
 
 

@@ -39,6 +39,6 @@ def registry_entry(kind: str, name: str) -> Path:
 
 
 def resolve(name: str) -> str:
-    """A folder as given, or below the shipped files (``models/bootstrap``); anything else is a hub name."""
+    """A folder as given, or below the shipped files (``models/mengzi-mt-mini``); anything else is a hub name."""
     shipped = resource_root() / name
     return str(shipped) if not Path(name).exists() and shipped.exists() else name

@@ -28,7 +28,7 @@ _UNITS = {"cleaning": "bytes", "comparing": "candidates", "tokenising": "documen
 def build(
     inputs: Annotated[list[Path] | None, typer.Argument(help=".jsonl, .txt (also .xz, .gz, .zst) or .parquet files.")] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the corpus.")] = Path("corpus"),
-    tokenizer: Annotated[str, typer.Option(help="Folder or hub name of the tokenizer.")] = "models/bootstrap",
+    tokenizer: Annotated[str, typer.Option(help="Folder or hub name of the tokenizer.")] = "models/mengzi-mt-mini",
     hub: Annotated[list[str] | None, typer.Option(help="Hub set or local folder as a stream, NAME[:CONFIG]; repeatable.")] = None,
     hub_split: Annotated[str, typer.Option(help="Split of the hub sets.")] = "train",
     documents: Annotated[

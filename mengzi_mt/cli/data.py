@@ -82,7 +82,9 @@ def overlap(
 @app.command("stats")
 def stats(
     names: Annotated[list[str] | None, typer.Argument(help="Tasks; all by default.")] = None,
-    tokenizer: Annotated[str, typer.Option(help="Folder or hub name of the tokenizer that counts tokens.")] = "models/bootstrap",
+    tokenizer: Annotated[
+        str, typer.Option(help="Folder or hub name of the tokenizer that counts tokens.")
+    ] = "models/mengzi-mt-mini",
     html: Annotated[Path | None, typer.Option("--html", help="Write one page with plots that opens offline.")] = None,
     data_dir: DataDir = None,
     data_map: DataMapOption = None,

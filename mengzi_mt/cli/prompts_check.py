@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mengzi_mt.prompts.check import TemplateCheck, TokenRules
     from mengzi_mt.tasks.task import Task
 
-BUNDLED_TOKENIZER = "bootstrap"
+BUNDLED_TOKENIZER = "mengzi-mt-mini"
 
 
 def check(

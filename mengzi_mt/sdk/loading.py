@@ -17,20 +17,19 @@ from mengzi_mt.runtimes.export_folder import is_export, read_export
 Backend = Literal["torch", "ctranslate2", "onnx"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 INT8 = "int8"
-SHIPPED = ("mengzi-mt-mini", "bootstrap")
-"""Folders of ``models/``, the first that exists is the default."""
+SHIPPED = "mengzi-mt-mini"
+"""The folder of ``models/`` that is the default."""
 
 
 def shipped_model() -> str:
-    """The model of a checkout.
+    """The model that comes with the package.
 
     Raises:
-        InputError: there is none, as in an installed wheel.
+        InputError: its files are missing.
     """
-    for name in SHIPPED:
-        folder = resource_dir("models") / name
-        if (folder / "config.json").is_file():
-            return str(folder)
+    folder = resource_dir("models") / SHIPPED
+    if (folder / "config.json").is_file():
+        return str(folder)
     raise InputError(
         "No model was named, and none is shipped here", where=str(resource_dir("models")),
         fix="give a checkpoint's folder or a hub name: Mengzi.load(\"folder\")",

@@ -26,7 +26,7 @@ def no_warnings():
 @pytest.mark.slow
 def test_training_beats_hugging_faces_length_grouped_batches_with_more_tasks_in_each(no_warnings):
     """The gate of ``benchmarks/train_speed.py`` on a small scale: bundled samples, ``micro``, processor time."""
-    recipe, tokenizer = full_recipe(), load_tokenizer(resolve("models/bootstrap"))
+    recipe, tokenizer = full_recipe(), load_tokenizer(resolve("models/mengzi-mt-mini"))
     examples = tokenised(read_mixture(recipe, DataSource("sample")), recipe, 4_800)
     model = build_model("micro", len(tokenizer), 0.1)
     optimiser = make_optimiser(model, OptimiserSettings(name="adamw", learning_rate=1e-4))

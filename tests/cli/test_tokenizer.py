@@ -30,7 +30,7 @@ def test_a_missing_corpus_and_a_line_without_text(command, tmp_path):
 def test_report_beside_another_tokenizer(command, tokenizer_dir, tmp_path):
     path = tmp_path / "corpus.jsonl"
     path.write_text('{"text": "今天天气不错。", "source": "甲"}\n{"text": "龘", "source": "乙"}\n', encoding="utf-8")
-    arguments = ("tokenizer", "report", tokenizer_dir, "models/bootstrap", "--corpus", path, "--tasks", "drcd")
+    arguments = ("tokenizer", "report", tokenizer_dir, "models/mengzi-mt-mini", "--corpus", path, "--tasks", "drcd")
     shown = command(*arguments)
     assert shown.code == 0, shown.err
     assert "tokens a character" in shown.out

@@ -173,7 +173,7 @@ def test_what_cannot_be_distilled_is_said(make_recipe, changes, message):
 def test_recipes_are_read_written_and_told_apart(tmp_path):
     recipe = load_distil_recipe("distil-mini-to-micro", ["student={layers: even}", "losses.relations.heads=4"])
     assert isinstance(recipe, DistilRecipe)
-    assert (recipe.student.layers, recipe.model.init, recipe.losses.relations.heads) == ("even", "models/bootstrap", 4)
+    assert (recipe.student.layers, recipe.model.init, recipe.losses.relations.heads) == ("even", "models/mengzi-mt-mini", 4)
     path = tmp_path / "again.yaml"
     path.write_text(dump_recipe(recipe), encoding="utf-8")
     assert load_distil_recipe(path) == recipe

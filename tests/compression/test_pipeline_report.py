@@ -46,7 +46,7 @@ def form(name, of, scale, difference, interval):
 def results():
     return {
         "schema": "mengzi-mt/compression/1", "created": "2025-01-02T03:04:05+00:00", "name": "tiny", "description": "<b>小</b>",
-        "teacher": "models/bootstrap", "data": {"source": "files", "note": None},
+        "teacher": "models/mengzi-mt-mini", "data": {"source": "files", "note": None},
         "machine": {
             "processor": "Some processor", "cores": 2, "threads": 1, "system": "Linux", "load_before": 0.5, "load_after": 1.0,
             "busy": False,

@@ -79,7 +79,7 @@ def test_token_counts_are_those_of_the_tokenizer(tokenizer):
 def sample_stats():
     names = ("lcqmc", "iflytek", "cmrc2018", "cluener2020")
     tasks = [task_stats(get_task(name), DataSource("sample"), characters) for name in names]
-    settings = {"data": "sample", "data_map": None, "tokenizer": "models/bootstrap"}
+    settings = {"data": "sample", "data_map": None, "tokenizer": "models/mengzi-mt-mini"}
     return {"schema": "s", "created": "now", "seconds": 1.0, "settings": settings, "tasks": tasks, "not_read": []}
 
 

@@ -39,7 +39,7 @@ def model(tiny_model):
 @pytest.fixture(scope="module")
 def trained():
     """The model of the repository, and its tokenizer."""
-    place = resolve("models/bootstrap")
+    place = resolve("models/mengzi-mt-mini")
     return load_model(place).eval(), load_tokenizer(place)
 
 

@@ -19,7 +19,7 @@ from mengzi_mt.training.checkpoint import verify_checkpoint
 @pytest.fixture
 def model(tmp_path) -> Path:
     folder = tmp_path / "a-model"
-    shutil.copytree(resource_dir("models") / "bootstrap", folder)
+    shutil.copytree(resource_dir("models") / "mengzi-mt-mini", folder)
     return folder
 
 

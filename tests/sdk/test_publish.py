@@ -25,7 +25,7 @@ def hub(monkeypatch):
 @pytest.fixture
 def model(tmp_path) -> Path:
     folder = tmp_path / "model"
-    shutil.copytree(resource_dir("models") / "bootstrap", folder)
+    shutil.copytree(resource_dir("models") / "mengzi-mt-mini", folder)
     (folder / "trainer_state").mkdir()
     (folder / "trainer_state" / "tensors.pt").write_bytes(b"of training alone")
     (folder / ".hidden").write_text("no")

@@ -16,7 +16,7 @@ from mengzi_mt.sdk.serve_examples import EXAMPLES, LABELS
 from mengzi_mt.sdk.serve_service import Service
 from mengzi_mt.sdk.serve_settings import ServeSettings
 
-MODEL = resource_dir("models") / "bootstrap"
+MODEL = resource_dir("models") / "mengzi-mt-mini"
 
 
 def close(found, wanted):
@@ -54,7 +54,7 @@ def test_requests_computed_together_answer_as_the_library_does_one_by_one(mengzi
         wanted += [result.to_dict() for result in mengzi.predict(body["task"], body["rows"], **options)]
 
     async def main():
-        service = Service(mengzi, ServeSettings(batch_wait=0.2), "bootstrap")
+        service = Service(mengzi, ServeSettings(batch_wait=0.2), "mengzi-mt-mini")
         transport = httpx.ASGITransport(create_app(service))
         async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=120) as client:
             answers = await asyncio.gather(*(client.post("/v1/predict", json=body) for body in bodies))

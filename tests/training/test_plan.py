@@ -53,7 +53,7 @@ print(resident("VmHWM") - before)
 def recipe(shape="micro", **training):
     return {
         "name": "plan",
-        "model": {"shape": shape, "tokenizer": "models/bootstrap", "dropout": 0.1},
+        "model": {"shape": shape, "tokenizer": "models/mengzi-mt-mini", "dropout": 0.1},
         "mixture": {"tasks": ["lcqmc", "finre"]},
         "lengths": {"max_input": 192, "max_target": 16, "rows": [[192, 32]]},
         "training": {"steps": 40, "batch": 32, "micro_batch_tokens": 900, **training},
@@ -144,7 +144,7 @@ def test_a_checkpoint_is_planned_from_its_configuration_alone(tmp_path, tokenize
     config.pop("scale_decoder_outputs", None)
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     raw = recipe()
-    raw["model"] = {"init": str(tmp_path), "tokenizer": "models/bootstrap", "dropout": 0.1}
+    raw["model"] = {"init": str(tmp_path), "tokenizer": "models/mengzi-mt-mini", "dropout": 0.1}
     found = planned_config(Recipe.model_validate(raw), tokenizer)
     assert (found.num_layers, found.dropout_rate) == (8, 0.1)
     assert plan_memory(found, Recipe.model_validate(raw), batch_of(40, "flat")).weights == 4 * 76_961_152
