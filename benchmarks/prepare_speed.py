@@ -1,6 +1,6 @@
 """How fast examples are prepared beside ``datasets.map``, on the same rows: rendered, tokenised and packed.
 
-``python -m benchmarks.prepare_speed [--data-dir DIR --data-map NAME] [--tokenizer models/mengzi-mt-mini] [--rows 40] [--rounds 5]``.
+``python -m benchmarks.prepare_speed [--data-dir DIR --data-map NAME] [--tokenizer FOLDER] [--rows 40] [--rounds 5]``.
 
 Both render every row through every template that can use it, tokenise both sides with the same limits, and pack the
 examples by this project's packer (steps of 128 examples). ``datasets.map`` has templates that Jinja compiled once and the fast

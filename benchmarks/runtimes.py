@@ -1,6 +1,6 @@
 """Size and speed of exports on a CPU beside transformers and this package's own float32.
 
-``python -m benchmarks.runtimes --data-dir DATA [--models mengzi-mt-mini,small] [--rounds 3] [--rows 32] [--exports FOLDER] [--json]``
+``python -m benchmarks.runtimes --data-dir DATA [--models NAMES] [--rounds 3] [--rows 32] [--exports FOLDER] [--json]``
 
 One thread, processor time, every round other rows of tnews (15 choices) and lcqmc (2), all ways one after the other on them; ratios
 are formed within a round. *transformers* scores a row for each choice and generates with ``generate``, in float32, batches of 32 by
