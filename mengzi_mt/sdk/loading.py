@@ -43,7 +43,8 @@ def load(
     picked = pick_device(device, "device")
     if max_input < 16 or batch_size < 1:
         raise InputError(f"max_input={max_input}, batch_size={batch_size}", where="load", fix="give at least 16 tokens and 1 text")
-    place = resolve(str(model)) if model is not None else shipped_model()
+    shipped = model is None or (str(model) == SHIPPED and not Path(model).exists())
+    place = shipped_model() if shipped else resolve(str(model))
     place, precision = place_for(place, backend, dtype, picked)
     return load_scorers(place, device=picked, precision=precision, max_input=max_input, batch_size=batch_size)
 

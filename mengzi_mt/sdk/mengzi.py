@@ -28,7 +28,7 @@ from mengzi_mt.sdk.answers import constraint_of, frame_of, mentions, words
 from mengzi_mt.sdk.catalogue import OWN_LABELS, TASKS, DownstreamTask, find_task
 from mengzi_mt.sdk.fitting import fit
 from mengzi_mt.sdk.inputs import check_labels, check_rows, check_text, kind_of, rows_of
-from mengzi_mt.sdk.loading import load
+from mengzi_mt.sdk.loading import SHIPPED, load
 from mengzi_mt.sdk.methods import Many, Methods
 from mengzi_mt.sdk.progress import progress_bar
 from mengzi_mt.sdk.results import Candidate, Classification, Entities, Keywords, Relation, Result, Span, Text
@@ -75,7 +75,7 @@ class Mengzi(Methods):
         """A model made ready.
 
         Args:
-            model: a checkpoint's folder, an exported folder or a hub name; by default the shipped model of a checkout.
+            model: a checkpoint's folder, an exported folder or a hub name; by default the shipped model, `mengzi-mt-mini`.
             device: ``auto``, ``cpu``, ``cuda`` …
             dtype: ``float32`` or ``bfloat16``, by default the first on a CPU and the second elsewhere; ``int8``, which is also
                 the default of ``ctranslate2`` and ``onnx``; ``int8_float32`` of ``ctranslate2``.
@@ -88,7 +88,7 @@ class Mengzi(Methods):
             InputError: nothing loadable there, an export for something else, or an argument out of its range.
         """
         scorers = load(model, device=device, dtype=dtype, backend=backend, max_input=max_input, batch_size=batch_size)
-        return cls(scorers, str(model) if model is not None else "shipped model")
+        return cls(scorers, str(model) if model is not None else SHIPPED)
 
     @staticmethod
     def tasks() -> tuple[DownstreamTask, ...]:

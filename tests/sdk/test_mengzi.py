@@ -266,6 +266,10 @@ def test_what_cannot_be_loaded(options, message):
         Mengzi.load(**{"device": "cpu", **options})
 
 
+def test_the_shipped_model_has_a_name(mengzi):
+    assert Mengzi.load("mengzi-mt-mini", device="cpu").name == mengzi.name
+
+
 def test_without_a_shipped_model_the_error_says_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setattr("mengzi_mt.sdk.loading.resource_dir", lambda kind: tmp_path)
     with pytest.raises(InputError, match="none is shipped") as error:
