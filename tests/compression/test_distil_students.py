@@ -36,6 +36,29 @@ def test_some_layers_are_a_teacher_whose_other_layers_do_nothing(random_t5, batc
     torch.testing.assert_close(flat_loss(load_model(tmp_path).double().eval(), batch)[1], flat_loss(student, batch)[1])
 
 
+def test_a_layer_named_twice_adds_half_twice(random_t5, batch, tmp_path):
+    teacher = random_t5(layers=2)
+    student = t5_of_layers(teacher, (0, 1, 1), (0, 0, 1)).double().eval()
+    assert (student.config.num_layers, student.config.num_decoder_layers) == (3, 3)
+    ours, theirs = student.state_dict(), teacher.state_dict()
+    for copy in (1, 2):
+        torch.testing.assert_close(
+            ours[f"encoder.block.{copy}.layer.1.DenseReluDense.wo.weight"],
+            theirs["encoder.block.1.layer.1.DenseReluDense.wo.weight"].to(torch.float64) / 2,
+        )
+        assert torch.equal(
+            ours[f"encoder.block.{copy}.layer.0.SelfAttention.q.weight"], theirs["encoder.block.1.layer.0.SelfAttention.q.weight"].double()
+        )
+    with torch.no_grad():  # what the copies add is small: then half twice is the whole, to first order, as the states hardly change
+        for model in (teacher, student):
+            for name, value in model.named_parameters():
+                if name.endswith((".o.weight", ".wo.weight")):
+                    value.mul_(1e-3)
+    torch.testing.assert_close(flat_loss(student, batch)[1], flat_loss(teacher, batch)[1], rtol=1e-5, atol=1e-5)
+    save_model(student, tmp_path)
+    torch.testing.assert_close(flat_loss(load_model(tmp_path).double().eval(), batch)[1], flat_loss(student, batch)[1])
+
+
 def test_an_encoder_of_all_layers_is_the_teacher_and_of_some_has_theirs():
     torch.manual_seed(0)
     config = BertConfig(vocab_size=50, hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=32)
@@ -54,6 +77,9 @@ def test_an_encoder_of_all_layers_is_the_teacher_and_of_some_has_theirs():
 def test_layers_that_are_not_there_are_refused():
     assert layer_numbers("even", 5, "x") == [0, 2, 4]
     assert layer_numbers((0, 3), 4, "x") == [0, 3]
+    assert layer_numbers((0, 1, 1), 4, "x", repeats=True) == [0, 1, 1]
+    with pytest.raises(InputError, match="rising"):
+        layer_numbers((1, 0, 1), 4, "x", repeats=True)
     for wrong, message in (
         ((0, 4), "no layer 4"),
         ((-1, 2), "no layer -1"),
