@@ -368,13 +368,28 @@ def load_recipe(name: str | Path, overrides: list[str] | None = None) -> Recipe:
 def load_settings(kind: type[AnySettings], name: str | Path, overrides: list[str] | None = None) -> AnySettings:
     """Read a recipe of some kind; see :func:`load_recipe`."""
     path = find_recipe(name)
-    raw = load_mapping(path)
+    raw = _with_its_mixture(load_mapping(path), path)
     for override in overrides or []:
         _apply_override(raw, override)
+        raw = _with_its_mixture(raw, path)
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
         raise _recipe_error(path, error, kind) from error
+
+
+def _with_its_mixture(raw: dict[str, Any], path: Path) -> dict[str, Any]:
+    """``mixture: release-mini`` is the mixture of that recipe."""
+    if not isinstance(raw.get("mixture"), str):
+        return raw
+    mixture = load_mapping(find_recipe(raw["mixture"])).get("mixture")
+    if not isinstance(mixture, dict):
+        raise InputError(
+            f"The recipe {raw['mixture']!r} spells out no mixture that another one could use",
+            where=f"{path}: mixture",
+            fix="name a recipe with a section `mixture`, or write the section here",
+        )
+    return raw | {"mixture": mixture}
 
 
 def dump_recipe(recipe: Settings) -> str:
@@ -393,7 +408,9 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
     *path, last = key.split(".")
     target = raw
     for part in path:
-        target = target.setdefault(part, {})
+        if target.get(part) is None:
+            target[part] = {}
+        target = target[part]
         if not isinstance(target, dict):
             raise InputError(f"{part!r} is a value, not a section", where=override, fix="check the key with --print-config")
     target[last] = float(value) if isinstance(value, str) and _is_number(value) else value

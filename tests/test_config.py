@@ -145,6 +145,29 @@ def test_recipe_does_not_change_after_reading(recipe_file):
         load_recipe(recipe_file).seed = 3
 
 
+def test_an_override_makes_a_section_of_null(recipe_file):
+    recipe_file.write_text(BASE.replace("steps: 10", "steps: 10, lora: null") + "denoising:\n", encoding="utf-8")
+    recipe = load_recipe(recipe_file, ["training.lora.rank=3", "model.init=x", "model.shape=null"])
+    assert recipe.training.lora is not None and recipe.training.lora.rank == 3
+    with pytest.raises(InputError, match="'steps' is a value"):
+        load_recipe(recipe_file, ["training.steps.more=3"])
+
+
+def test_a_mixture_may_be_that_of_another_recipe(recipe_file, tmp_path):
+    other = tmp_path / "other.yaml"
+    other.write_text(f"name: other\nmodel: {{shape: mini, tokenizer: train}}\nmixture: {recipe_file}\ntraining: {{steps: 3}}\n", encoding="utf-8")
+    with pytest.raises(InputError, match="Unknown key .nonsense"):
+        load_recipe(other, ["mixture.nonsense=1"])
+    read = load_recipe(other, ["mixture.strategy=equal"])
+    assert (read.mixture.tasks, read.mixture.strategy, read.name) == (("lcqmc", "cmnli"), "equal", "other")
+    release = load_recipe(recipe_file, ["mixture=release-mini"]).mixture
+    assert release == load_recipe("release-mini").mixture
+    with pytest.raises(InputError, match="no mixture that another one could use"):
+        load_recipe(recipe_file, [f"mixture={other}"])  # which has none of its own
+    with pytest.raises(InputError, match="no such recipe"):
+        load_recipe(recipe_file, ["mixture=release-minimal"])
+
+
 def test_unknown_recipe_is_an_input_error():
     with pytest.raises(InputError, match="no such recipe"):
         find_recipe("nothing-like-it")
