@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,10 +26,12 @@ class Denoiser:
 
     Attributes:
         name: of the denoiser; its examples' task is ``denoise_<name>``.
-        kind: ``spans`` (T5's span corruption), ``suffix`` (the end behind one sentinel), or ``prefix_lm`` (the end, no sentinel).
+        kind: ``spans`` (T5's span corruption), ``suffix`` (the end behind one sentinel), ``prefix_lm`` (the end, no sentinel), or one
+            of :mod:`mengzi_mt.data.copying`.
         density: share of the tokens that are noise; of the two suffix kinds the mean share.
         mean_span: mean tokens of a span of noise.
         prefix: ids that the inputs begin with (UL2's mode).
+        tokens: of each text of the kinds that copy; None: half a window.
     """
 
     name: str
@@ -37,11 +39,16 @@ class Denoiser:
     density: float = 0.15
     mean_span: float = 3.0
     prefix: tuple[int, ...] = ()
+    tokens: int | None = None
 
     @property
     def task(self) -> str:
         """What its examples are counted as."""
         return f"denoise_{self.name}"
+
+    def of_spans(self) -> Denoiser:
+        """The same density and length of spans, as plain span corruption."""
+        return replace(self, kind="spans")
 
 
 def hashed(values: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mengzi_mt.data.copying import COPYING, copying_examples
 from mengzi_mt.data.denoisers import MOST, Denoiser, corrupt, hardest_mask, keys_of, noise_counts, noise_mask
 from mengzi_mt.data.sampling import BLOCK, Quotas
 from mengzi_mt.data.token_shards import TokenCorpus, check_tokenizer, open_corpus
@@ -77,14 +78,14 @@ class DenoisingStream:
             )  # fmt: skip
 
     def _check_sentinels(self) -> None:
-        length = np.array([self.order.longest])
         for denoiser in self.denoisers:
-            if denoiser.kind != "spans":
+            if denoiser.kind not in ("spans", "beside"):
                 continue
+            length = np.array([denoiser.tokens or self.order.longest])
             spans = int(noise_counts(length, length, np.array([denoiser.density]), np.array([denoiser.mean_span]))[1][0])
-            if spans > len(self.sentinels):
+            if spans > len(self.sentinels) - (denoiser.kind == "beside"):
                 raise InputError(
-                    f"{self.order.longest} tokens have {spans} spans of noise, the tokenizer has {len(self.sentinels)} sentinels",
+                    f"{length[0]} tokens have {spans} spans of noise, the tokenizer has {len(self.sentinels)} sentinels",
                     where=f"denoising.denoisers.{denoiser.name}, denoising.window",
                     fix="use shorter windows or longer spans",
                 )
@@ -136,22 +137,36 @@ class DenoisingStream:
         tokens = np.concatenate([corpus.document(w.document)[w.start : w.stop] for w in windows])
         lengths = np.array([window.stop - window.start for window in windows])
         chosen = self.chosen(positions.start, positions.stop)
-        mask = self._mask(tokens, windows, lengths, chosen, keys_of(np.arange(positions.start, positions.stop), self.seed, "noise"))
+        keys = keys_of(np.arange(positions.start, positions.stop), self.seed, "noise")
+        mask = self._mask(tokens, windows, lengths, chosen, keys)
         marked = np.array([denoiser.kind != "prefix_lm" for denoiser in self.denoisers])[chosen]
-        inputs, targets = corrupt(tokens, lengths, mask, marked, self.sentinels.astype(tokens.dtype))
+        corrupted = corrupt(tokens, lengths, mask, marked, self.sentinels.astype(tokens.dtype))
+        inputs, targets = ([side.tolist() for side in sides] for sides in corrupted)
+        self._copy(inputs, targets, np.split(tokens, np.cumsum(lengths)[:-1]), chosen, keys)
         weights = (damage(mask, lengths) ** self.damage).tolist() if self.damage else [1.0] * len(windows)
         prefixes = [list(denoiser.prefix) for denoiser in self.denoisers]
         made = []
         for window, number, before, after, weight in zip(windows, chosen.tolist(), inputs, targets, weights, strict=True):
             denoiser = self.denoisers[number]
             row = f"{window.document}:{window.start}-{window.stop}"
-            given = [*prefixes[number], *before.tolist(), self.eos]
-            made.append(TokenizedExample(given, [*after.tolist(), self.eos], weight, denoiser.task, denoiser.name, row))
+            given = [*prefixes[number], *before, self.eos]
+            made.append(TokenizedExample(given, [*after, self.eos], weight, denoiser.task, denoiser.name, row))
         if self.originals:
             texts, masks = (np.split(array, np.cumsum(lengths)[:-1]) for array in (tokens, mask))
             read = zip(made, texts, masks, chosen.tolist(), strict=True)
             return [one._replace(original=self._original(one, text, noise, prefixes[n])) for one, text, noise, n in read]
         return made
+
+    def _copy(
+        self, inputs: list[list[int]], targets: list[list[int]], texts: Sequence[np.ndarray], chosen: np.ndarray, keys: np.ndarray
+    ) -> None:
+        """Put what the kinds that copy make in its place."""
+        copies = np.array([denoiser.kind in COPYING for denoiser in self.denoisers])
+        at = np.flatnonzero(copies[chosen])
+        if len(at):
+            made = copying_examples([texts[number] for number in at], self.denoisers, chosen[at], keys[at], self.sentinels)
+            for number, given, wanted in zip(at.tolist(), *made, strict=True):
+                inputs[number], targets[number] = given, wanted
 
     def _original(self, example: TokenizedExample, tokens: np.ndarray, noise: np.ndarray, prefix: list[int]) -> Original:
         places = np.flatnonzero(noise)
@@ -308,7 +323,14 @@ def make_denoising(settings: DenoisingSettings, tokenizer: PreTrainedTokenizerBa
     kept = held_out(corpus, settings.held_out)
     encoder = Encoder(tokenizer)
     denoisers = [
-        Denoiser(name, one.kind, one.density, one.mean_span, tuple(encoder(one.prefix)) if one.prefix else ())
+        Denoiser(
+            name,
+            one.kind,
+            one.density,
+            one.mean_span,
+            tuple(encoder(one.prefix)) if one.prefix else (),
+            one.tokens if one.copies else None,
+        )
         for name, one in settings.denoisers.items()
     ]
     weights = [one.weight for one in settings.denoisers.values()]

@@ -52,6 +52,36 @@ def test_examples_give_their_windows_back(settings, tokenizer, text_corpus):
         assert (example.inputs[-2] == sentinel_ids(tokenizer)[0]) == (example.task == "denoise_s") or example.template != "s"
 
 
+def test_kinds_that_copy_stand_beside_the_others(settings, tokenizer, text_corpus):
+    plain = make_denoising(settings(), tokenizer, 1, 0).stream
+    kinds = {name: {"kind": name, "tokens": 8, "density": 0.4} for name in ("copy", "beside", "changes")}
+    stream = make_denoising(settings(denoisers=UL2 | kinds), tokenizer, 1, 0).stream
+    made = stream.examples(0, 400)
+    assert {example.template for example in made} == {*UL2, *kinds}
+    corpus = open_corpus(text_corpus)
+    for example in made:
+        document, _, place = example.row_id.partition(":")
+        start, stop = map(int, place.split("-"))
+        window = corpus.document(int(document))[start:stop].tolist()
+        assert example.inputs[-1] == example.targets[-1] == tokenizer.eos_token_id
+        given, wanted = example.inputs[:-1], example.targets[:-1]
+        if example.template == "copy":
+            assert given == wanted and " ".join(map(str, given)) in " ".join(map(str, window))
+            assert len(given) == (min(8, len(window) // 2) if len(window) > 3 else len(window))
+        elif example.template in kinds and len(window) > 3:
+            assert given.count(int(stream.sentinels[-1])) == 1 and set(wanted) <= {*window, *stream.sentinels.tolist()}
+    again = make_denoising(settings(denoisers=UL2 | kinds), tokenizer, 1, 0).stream
+    assert [e for start in range(0, 400, 9) for e in again.examples(start, min(start + 9, 400))] == made
+    assert plain.examples(0, 5) == make_denoising(settings(), tokenizer, 1, 0).stream.examples(0, 5)
+
+
+def test_kinds_that_copy_are_refused_where_they_do_not_fit(settings):
+    with pytest.raises(ValueError, match="two texts of 40 tokens from a window of 60"):
+        settings(denoisers={"c": {"kind": "copy", "tokens": 40}})
+    with pytest.raises(ValueError, match="takes nothing away"):
+        settings(denoisers={"c": {"kind": "copy", "tokens": 8}}, instance={"damage": 1})
+
+
 def test_an_example_is_a_function_of_its_position(settings, tokenizer):
     one, other = (make_denoising(settings(), tokenizer, 1, 0).stream for _ in range(2))
     whole = one.examples(4_000, 4_200)
