@@ -1,10 +1,15 @@
 """The page in a real browser, narrow and wide."""
 
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from mengzi_mt.compression.export import ExportSettings, export
+from mengzi_mt.resources import resource_dir
 from mengzi_mt.sdk.catalogue import TASKS
+from mengzi_mt.sdk.mengzi import Mengzi
+from mengzi_mt.sdk.serve_examples import EXAMPLES
 from tests.sdk.serve_stub import StubModel, running
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -28,9 +33,26 @@ def server():
         yield found
 
 
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """The release model for the narrow page, and what int8 makes of it for the wide one."""
+    folder = resource_dir("models") / "mengzi-mt-mini"
+    if not folder.exists():
+        pytest.skip(f"there is no {folder}")
+    small = tmp_path_factory.mktemp("form") / "int8"
+    export(folder, small, ExportSettings())
+    return {"narrow": Mengzi.load(folder, device="cpu"), "wide": Mengzi.load(small)}
+
+
 @pytest.fixture(params=SIZES)
 def page(browser, server, request):
-    width, height = SIZES[request.param]
+    with opened_page(browser, server, request.param) as found:
+        yield found
+
+
+@contextmanager
+def opened_page(browser, server, size):
+    width, height = SIZES[size]
     opened = browser.new_page(viewport={"width": width, "height": height})
     faults = []
     opened.on("pageerror", lambda error: faults.append(str(error)))
@@ -49,6 +71,30 @@ def run(page, task, example=0):
     page.locator("#examples button").nth(example).click()
     page.click("#run")
     page.locator("#status", has_text="用时").wait_for(timeout=20_000)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_trained_model_answers_on_the_page_as_in_the_library(browser, models, size):
+    model = models[size]
+    with running(model) as server, opened_page(browser, server, size) as page:
+        for task in page.locator("#task option").evaluate_all("all => all.map((one) => one.value)"):
+            run(page, task)
+            assert page.locator("#error").is_hidden()
+            if task == "generate":
+                assert page.locator(".written").inner_text().strip()
+                continue
+            row = dict(EXAMPLES[task][0])
+            if task not in ("sentiment", "news_topic", "medical_intent", "entities"):
+                assert page.locator("#result").inner_text().strip()
+                continue
+            (found,) = model.predict(task, [row])
+            if task == "entities":
+                assert page.locator("mark").evaluate_all("all => all.map((one) => one.firstChild.textContent)") == [
+                    entity.text for entity in found.entities
+                ]
+            else:
+                label, share = page.locator(".verdict").evaluate("one => [...one.childNodes].map((part) => part.textContent)")
+                assert (label, float(share.rstrip("%"))) == (found.label, pytest.approx(100 * found.probability, abs=0.11))
 
 
 def test_every_task_answers_its_first_example(page):
