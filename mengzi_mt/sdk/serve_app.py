@@ -75,7 +75,8 @@ def create_app(service: Service, token: str | None = None) -> App:
     """
     api = _api(service, token)
     paths = [route.path for route in api.routes if hasattr(route, "path")]
-    app: App = Bodies(api, service.settings)
+    reads = {route.path for route in api.routes if "POST" in (getattr(route, "methods", None) or ())}
+    app: App = Bodies(api, service.settings, reads)
     if token:
         app = Token(app, token, PROTECTED)
     return Front(app, service.metrics, paths)

@@ -100,10 +100,15 @@ class Bodies:
     """Reads a body whole before the application sees the request: checks its kind, counts its bytes as they come, minds the clock.
 
     A refusal is answered at once; what the client still sends is read and forgotten by the connection.
+
+    Args:
+        app: what is behind it.
+        settings: sizes and times.
+        reads: paths whose POST takes JSON. Elsewhere the router says what is wrong, with 404 or 405.
     """
 
-    def __init__(self, app: App, settings: ServeSettings) -> None:
-        self.app, self.settings = app, settings
+    def __init__(self, app: App, settings: ServeSettings, reads: Collection[str]) -> None:
+        self.app, self.settings, self.reads = app, settings, reads
         self.held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -125,7 +130,7 @@ class Bodies:
         if declared.isdigit() and int(declared) > self.settings.body_bytes:
             raise self._too_large()
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        if scope["method"] == "POST" and kind != b"application/json":
+        if scope["method"] == "POST" and scope["path"] in self.reads and kind != b"application/json":
             raise ServeError("unsupported_media_type", fix="send the header: Content-Type: application/json")
 
     async def _in_time(self, receive: Receive, body: bytearray) -> bool:

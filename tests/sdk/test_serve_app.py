@@ -192,6 +192,9 @@ def test_other_content_types_are_refused():
 
 def test_unknown_addresses_and_methods():
     refused(talk(get("/v1/../etc/passwd"))[0], 404, "not_found")
+    for path in ("/v1/tasks", "/health", "/ready", "/metrics"):  # whatever the body says it is
+        refused(talk(post(path, b"x", headers={"Content-Type": "text/plain"}))[0], 405, "method_not_allowed")
+    refused(talk(post("/v1/nothing", b"x", headers={"Content-Type": "text/plain"}))[0], 404, "not_found")
     response = talk(get("/v1/predict"))[0]
     refused(response, 405, "method_not_allowed")
     assert response.headers["Allow"] == "POST"
