@@ -148,6 +148,12 @@ def measure(case: str, models: dict[str, Mengzi], rows: Rows, rounds: int, steps
     return lines
 
 
+def _form(export: Path) -> str:
+    """What an export is called in the table."""
+    written = json.loads((export / "export.json").read_text(encoding="utf-8"))
+    return f"{written['runtime']} {written['precision']}"
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -165,7 +171,7 @@ def main() -> None:
     keep_freed_memory()
     place = resolve(options.model)
     models = {name: Mengzi.load(place, dtype=name, device="cpu") for name in ("float32", "bfloat16")}
-    models |= {Path(folder).name: Mengzi.load(folder, device="cpu") for folder in options.exports}
+    models |= {_form(Path(folder)): Mengzi.load(folder, device="cpu") for folder in options.exports}
     for one in models.values():
         one.sentiment("试一试")
     result = []
