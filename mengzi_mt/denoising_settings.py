@@ -15,14 +15,16 @@ class DenoiserSettings(Settings):
 
     kind: Literal["spans", "suffix", "prefix_lm", "copy", "beside", "changes"] = Field(
         "spans",
-        description="spans: T5's span corruption. suffix: the end behind one sentinel. prefix_lm: the end, no sentinel. copy: the text "
-        "itself. beside: spans, with the whole text and another beside it. changes: what differs between two texts.",
+        description="spans: T5's span corruption. suffix: the end behind one sentinel. prefix_lm: the end, no sentinel. copy: the "
+        "text itself. beside: spans, with the whole text and another beside it. changes: what differs between two texts.",
     )
     density: float = Field(0.15, gt=0, lt=1, description="Share of tokens that are noise; of suffix and prefix_lm the mean share.")
     mean_span: float = Field(3.0, ge=1, description="Mean tokens of a span of noise.")
     weight: float = Field(1.0, gt=0, description="How often it is used beside the others.")
     prefix: str = Field("", description="Text that its inputs begin with, as UL2's mode tokens; in tokens of the tokenizer.")
-    tokens: int = Field(64, ge=2, description="Of copy, beside and changes: tokens of each text, from a random place of the window.")
+    tokens: int = Field(
+        64, ge=2, description="Of copy, beside and changes: tokens of each text, from a random place of the window."
+    )
 
     @property
     def copies(self) -> bool:
@@ -82,7 +84,9 @@ class DenoisingSettings(Settings):
             if not denoiser.copies:
                 continue
             if 2 * denoiser.tokens > self.window:
-                raise ValueError(f"the denoiser {name!r} takes two texts of {denoiser.tokens} tokens from a window of {self.window}")
+                raise ValueError(
+                    f"the denoiser {name!r} takes two texts of {denoiser.tokens} tokens from a window of {self.window}"
+                )
             if self.instance.damage or self.instance.reads_originals:
                 raise ValueError(f"the denoiser {name!r} takes nothing away, so there is no damage that `instance` could go by")
         return self

@@ -155,8 +155,10 @@ def test_an_override_makes_a_section_of_null(recipe_file):
 
 def test_a_mixture_may_be_that_of_another_recipe(recipe_file, tmp_path):
     other = tmp_path / "other.yaml"
-    other.write_text(f"name: other\nmodel: {{shape: mini, tokenizer: train}}\nmixture: {recipe_file}\ntraining: {{steps: 3}}\n", encoding="utf-8")
-    with pytest.raises(InputError, match="Unknown key .nonsense"):
+    other.write_text(
+        f"name: other\nmodel: {{shape: mini, tokenizer: train}}\nmixture: {recipe_file}\ntraining: {{steps: 3}}\n", encoding="utf-8"
+    )
+    with pytest.raises(InputError, match=r"Unknown key .nonsense"):
         load_recipe(other, ["mixture.nonsense=1"])
     read = load_recipe(other, ["mixture.strategy=equal"])
     assert (read.mixture.tasks, read.mixture.strategy, read.name) == (("lcqmc", "cmnli"), "equal", "other")

@@ -28,8 +28,8 @@ class LayeredStudent(Settings):
     init: str | None = Field(None, description="Folder or hub name of a checkpoint to start from.")
     layers: Layers | None = Field(
         None,
-        description="Start from these layers of `init` (the teacher by default), counted from 0; `even`: 0, 2, 4, … A T5's layer that is "
-        "named n times stands n times, each adding 1/n: a deeper student.",
+        description="Start from these layers of `init` (the teacher by default), counted from 0; `even`: 0, 2, 4, … "
+        "A T5's layer that is named n times stands n times, each adding 1/n: a deeper student.",
     )
     tokenizer: str | None = Field(None, description="Folder or hub name; by default the one of `init`, or of the teacher.")
 

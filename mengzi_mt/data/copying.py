@@ -1,8 +1,8 @@
 """Denoisers whose answer stands in the input: to give it, a model has to find a place in a text and copy from there.
 
-Span corruption rewards looking elsewhere in the text only now and then, so a small model guesses frequent tokens for a long time
-before it begins to look. Here nothing else is rewarded. (Simple synthetic tasks as pretraining: LIME, arXiv:2101.06223; Krishna et al.,
-arXiv:2109.04953; Wu et al., arXiv:2206.10139. These three kinds are ours.)
+Span corruption rewards looking elsewhere in the text only now and then, so a small model guesses frequent tokens for a long
+time before it begins to look. Here nothing else is rewarded. (Simple synthetic tasks as pretraining: LIME, arXiv:2101.06223;
+Krishna et al., arXiv:2109.04953; Wu et al., arXiv:2206.10139. These three kinds are ours.)
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ def copying_examples(
 ) -> tuple[list[list[int]], list[list[int]]]:
     """Inputs and targets of each window, without prefix and end-of-sequence.
 
-    Of a window two texts a and b are taken, one behind the other, from a place that the key decides: ``denoiser.tokens`` each, or half
-    of the window each where it is shorter. A window of less than four tokens is copied, whatever the kind::
+    Of a window two texts a and b are taken, one behind the other, from a place that the key decides: ``denoiser.tokens`` each, or
+    half of the window each where it is shorter. A window of less than four tokens is copied, whatever the kind::
 
         a = the cat sat on the mat       b = and purred until it slept
 
         copy       the cat sat on the mat                         →  the cat sat on the mat
         beside     the <0> on the <1> <99> and … slept the … mat  →  <0> cat sat <1> mat          (a b or b a behind <99>)
-        changes    the cat sat on the mat <99> the purred sat …   →  <0> cat <1> purred …         (what stood there, what stands there)
+        changes    the cat sat on the mat <99> the purred sat …   →  <0> cat <1> purred …         (what stood, what stands there)
 
     Args:
         windows: ids of each.

@@ -26,8 +26,8 @@ class Denoiser:
 
     Attributes:
         name: of the denoiser; its examples' task is ``denoise_<name>``.
-        kind: ``spans`` (T5's span corruption), ``suffix`` (the end behind one sentinel), ``prefix_lm`` (the end, no sentinel), or one
-            of :mod:`mengzi_mt.data.copying`.
+        kind: ``spans`` (T5's span corruption), ``suffix`` (the end behind one sentinel), ``prefix_lm`` (the end, no sentinel), or
+            one of :mod:`mengzi_mt.data.copying`.
         density: share of the tokens that are noise; of the two suffix kinds the mean share.
         mean_span: mean tokens of a span of noise.
         prefix: ids that the inputs begin with (UL2's mode).

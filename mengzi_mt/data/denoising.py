@@ -164,7 +164,7 @@ class DenoisingStream:
         copies = np.array([denoiser.kind in COPYING for denoiser in self.denoisers])
         at = np.flatnonzero(copies[chosen])
         if len(at):
-            made = copying_examples([texts[number] for number in at], self.denoisers, chosen[at], keys[at], self.sentinels)
+            made = copying_examples([texts[number] for number in at.tolist()], self.denoisers, chosen[at], keys[at], self.sentinels)
             for number, given, wanted in zip(at.tolist(), *made, strict=True):
                 inputs[number], targets[number] = given, wanted
 

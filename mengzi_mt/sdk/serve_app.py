@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, Response, StreamingResponse
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from mengzi_mt import __version__
 from mengzi_mt.errors import InputError, nearest
@@ -74,9 +75,9 @@ def create_app(service: Service, token: str | None = None) -> App:
         token: to be sent as bearer; None where none is asked for.
     """
     api = _api(service, token)
-    paths = [route.path for route in api.routes if hasattr(route, "path")]
-    reads = {route.path for route in api.routes if "POST" in (getattr(route, "methods", None) or ())}
-    app: App = Bodies(api, service.settings, reads)
+    routes = [route for route in api.routes if isinstance(route, Route)]
+    paths = [route.path for route in routes]
+    app: App = Bodies(api, service.settings, {route.path for route in routes if "POST" in (route.methods or ())})
     if token:
         app = Token(app, token, PROTECTED)
     return Front(app, service.metrics, paths)

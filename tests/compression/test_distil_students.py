@@ -47,9 +47,10 @@ def test_a_layer_named_twice_adds_half_twice(random_t5, batch, tmp_path):
             theirs["encoder.block.1.layer.1.DenseReluDense.wo.weight"].to(torch.float64) / 2,
         )
         assert torch.equal(
-            ours[f"encoder.block.{copy}.layer.0.SelfAttention.q.weight"], theirs["encoder.block.1.layer.0.SelfAttention.q.weight"].double()
+            ours[f"encoder.block.{copy}.layer.0.SelfAttention.q.weight"],
+            theirs["encoder.block.1.layer.0.SelfAttention.q.weight"].double(),
         )
-    with torch.no_grad():  # what the copies add is small: then half twice is the whole, to first order, as the states hardly change
+    with torch.no_grad():  # what is added is small, so half twice is the whole, to first order
         for model in (teacher, student):
             for name, value in model.named_parameters():
                 if name.endswith((".o.weight", ".wo.weight")):

@@ -81,7 +81,9 @@ def test_an_example_hangs_on_its_own_key_alone(windows):
         part = slice(number, number + 1)
         alone = copying_examples(windows[part], KINDS, chosen[part], keys[part], SENTINELS)
         assert together[number] == (alone[0][0], alone[1][0])
-    assert together != list(zip(*copying_examples(windows, KINDS, chosen, keys_of(np.arange(len(windows)), "y"), SENTINELS), strict=True))
+    assert together != list(
+        zip(*copying_examples(windows, KINDS, chosen, keys_of(np.arange(len(windows)), "y"), SENTINELS), strict=True)
+    )
 
 
 def test_short_windows():
