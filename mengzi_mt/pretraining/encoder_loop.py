@@ -37,6 +37,7 @@ from mengzi_mt.training.interrupts import Interrupts
 from mengzi_mt.training.loader import Loader
 from mengzi_mt.training.memory import is_out_of_memory, keep_freed_memory
 from mengzi_mt.training.optimisers import learning_rate, make_optimiser, set_learning_rate
+from mengzi_mt.training.run_lock import sole_writer
 from mengzi_mt.training.saving import FINAL, differences, random_states, restore_random_states, with_defaults
 from mengzi_mt.training.tracking import Tracker
 
@@ -62,17 +63,21 @@ def train_encoder(run: EncoderRun, *, resume: bool = True) -> Path:
 
     Raises:
         RunError: a loss that is no number (the last checkpoint stays), no memory, or a full disk.
-        InputError: a run folder of another recipe; several processes.
+        InputError: a run folder of another recipe, or one that another process is writing to; several processes.
     """
-    recipe = run.recipe
-    devices = Devices(TrainingSettings(steps=1, device=recipe.training.device))
+    devices = Devices(TrainingSettings(steps=1, device=run.recipe.training.device))
     if devices.count > 1:
         raise InputError(
             "An encoder is trained by one process", where=f"{devices.count} were launched", fix="start it without torchrun"
         )
+    with sole_writer(run.recipe.run_dir, devices):
+        return _train(run, devices, resume)
+
+
+def _train(run: EncoderRun, devices: Devices, resume: bool) -> Path:
+    recipe = run.recipe
     if devices.device.type == "cpu":
         keep_freed_memory()
-    recipe.run_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
     found, problems = latest_checkpoint(recipe.run_dir)
     saved = None

@@ -30,6 +30,7 @@ from mengzi_mt.training.losses import LossModule, accumulate, tokenised_loss, va
 from mengzi_mt.training.memory import keep_freed_memory, memory_errors_explained
 from mengzi_mt.training.optimisers import learning_rate, make_optimiser, set_learning_rate
 from mengzi_mt.training.run import Run
+from mengzi_mt.training.run_lock import sole_writer
 from mengzi_mt.training.saving import RunState, load_weights, restore, save, save_final
 from mengzi_mt.training.sharding import gathered
 from mengzi_mt.training.stopping import BestScore
@@ -55,17 +56,16 @@ def train(run: Run, *, resume: bool = True, accept_changes: bool = False, valida
 
     Raises:
         RunError: a loss that is no number (the last good checkpoint stays), a full disk, or another process that ended.
-        InputError: a run folder of another recipe.
+        InputError: a run folder of another recipe, or one that another process is writing to.
     """
     devices = Devices(run.recipe.training)
-    with devices.failures_explained():
+    with devices.failures_explained(), sole_writer(run.recipe.run_dir, devices):
         return _train(run, devices, resume, accept_changes, validate)
 
 
 def _train(run: Run, devices: Devices, resume: bool, accept_changes: bool, validate: Validate | None) -> Path:
     recipe, settings, model = run.recipe, run.recipe.training, run.model
     run_dir = recipe.run_dir
-    run_dir.mkdir(parents=True, exist_ok=True)
     if devices.device.type == "cpu":
         keep_freed_memory()
     lora = Lora(model, settings.lora, recipe.model.init or "", recipe.seed) if settings.lora else None
