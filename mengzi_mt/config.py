@@ -104,6 +104,12 @@ class MixtureSettings(Settings):
     original_only: bool = Field(False, description="Only templates of the task's intended use.")
     templates_per_task: int | None = Field(None, ge=1, description="Only the first so many of a task's templates.")
     rows_per_task: int | None = Field(None, ge=1, description="At most so many training rows a task.")
+    vary_choices: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of examples whose listed choices are shuffled and partly left out, where they can be.",
+    )
     allow_zero_shot_tasks: bool = False
     stages: tuple[MixtureStage, ...] = Field((), description="Curriculum: what differs, by ranges of steps.")
 
@@ -379,17 +385,20 @@ def load_settings(kind: type[AnySettings], name: str | Path, overrides: list[str
 
 
 def _with_its_mixture(raw: dict[str, Any], path: Path) -> dict[str, Any]:
-    """``mixture: release-mini`` is the mixture of that recipe."""
-    if not isinstance(raw.get("mixture"), str):
+    """``mixture: release-mini`` is the mixture of that recipe, ``mixture: {of: release-mini, …}`` the same with changes."""
+    given = raw.get("mixture")
+    given = {"of": given} if isinstance(given, str) else given
+    if not isinstance(given, dict) or not isinstance(given.get("of"), str):
         return raw
-    mixture = load_mapping(find_recipe(raw["mixture"])).get("mixture")
-    if not isinstance(mixture, dict):
+    name = given["of"]
+    mixture = load_mapping(find_recipe(name)).get("mixture")
+    if not isinstance(mixture, dict) or "of" in mixture:
         raise InputError(
-            f"The recipe {raw['mixture']!r} spells out no mixture that another one could use",
+            f"The recipe {name!r} spells out no mixture that another one could use",
             where=f"{path}: mixture",
             fix="name a recipe with a section `mixture`, or write the section here",
         )
-    return raw | {"mixture": mixture}
+    return raw | {"mixture": mixture | {key: value for key, value in given.items() if key != "of"}}
 
 
 def dump_recipe(recipe: Settings) -> str:

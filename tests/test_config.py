@@ -163,6 +163,9 @@ def test_a_mixture_may_be_that_of_another_recipe(recipe_file, tmp_path):
     read = load_recipe(other, ["mixture.strategy=equal"])
     assert (read.mixture.tasks, read.mixture.strategy, read.name) == (("lcqmc", "cmnli"), "equal", "other")
     release = load_recipe(recipe_file, ["mixture=release-mini"]).mixture
+    assert load_recipe(recipe_file, ["mixture={of: release-mini, vary_choices: 0.5}"]).mixture == release.model_copy(
+        update={"vary_choices": 0.5}
+    )
     assert release == load_recipe("release-mini").mixture
     with pytest.raises(InputError, match="no mixture that another one could use"):
         load_recipe(recipe_file, [f"mixture={other}"])  # which has none of its own

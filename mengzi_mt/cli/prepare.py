@@ -40,6 +40,12 @@ def prepare(
     if engine not in ("local", "ray"):
         raise InputError(f"Unknown engine {engine!r}", where="--engine", fix="use local or ray")
     loaded = load_recipe(recipe, overrides)
+    if loaded.mixture.vary_choices:
+        raise InputError(
+            "Choices that vary are decided when an example is drawn; there is nothing to prepare",
+            where=f"recipe {loaded.name!r}, key mixture.vary_choices",
+            fix="train without preparing, or set mixture.vary_choices=0",
+        )
     source = data_source(data or loaded.data.source, data_dir, data_map or loaded.data.map)
 
     from mengzi_mt.data import prepare as preparation

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from mengzi_mt.conditions import Condition, compile_condition
 from mengzi_mt.errors import InputError
-from mengzi_mt.prompts.rendering import Span
+from mengzi_mt.prompts.rendering import RenderedPrompt, Span
 from mengzi_mt.prompts.template import Template
 from mengzi_mt.prompts.template_set import TemplateSet, load_templates
+from mengzi_mt.prompts.varied_choices import render_varied
 from mengzi_mt.tasks.rows import Row
 from mengzi_mt.tasks.task import Task
 
@@ -96,12 +99,33 @@ def render_example(task: Task, template: Template, row: Row, weight: float = 1.0
     Raises:
         InputError: naming template and row.
     """
-    empty = task.empty_fields
-    values = row.values if not empty or empty.keys() <= row.values.keys() else {**empty, **row.values}
     try:
-        inputs, targets, choices, shrinkable = template.render(values, row.row_id, with_target=with_target)
+        rendered = template.render(_values(task, row), row.row_id, with_target=with_target)
     except InputError as error:
         raise InputError(error.what, where=f"{error.where}, row {row.row_id}", fix=error.fix) from error
+    return _as_example(rendered, task, template, row, weight)
+
+
+def render_with_drawn_choices(task: Task, template: Template, field: str, row: Row, draws: np.random.Generator) -> TextExample:
+    """The same with other choices (:func:`mengzi_mt.prompts.varied_choices.render_varied`); as it is where they cannot be varied.
+
+    Raises:
+        InputError: naming template and row.
+    """
+    try:
+        rendered = render_varied(template, field, _values(task, row), draws)
+    except InputError as error:
+        raise InputError(error.what, where=f"{error.where}, row {row.row_id}", fix=error.fix) from error
+    return render_example(task, template, row) if rendered is None else _as_example(rendered, task, template, row)
+
+
+def _values(task: Task, row: Row) -> Mapping[str, Any]:
+    empty = task.empty_fields
+    return row.values if not empty or empty.keys() <= row.values.keys() else {**empty, **row.values}
+
+
+def _as_example(rendered: RenderedPrompt, task: Task, template: Template, row: Row, weight: float = 1.0) -> TextExample:
+    inputs, targets, choices, shrinkable = rendered
     return TextExample(inputs, targets or "", choices, shrinkable, weight, task.name, template.name, row.row_id)
 
 

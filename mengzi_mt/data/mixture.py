@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from mengzi_mt.config import MixtureSettings
-from mengzi_mt.data.examples import TextExample, render_example, usable
-from mengzi_mt.data.sampling import Draws, Sampler, Source, Stage
+from mengzi_mt.data.examples import TextExample, render_example, render_with_drawn_choices, usable
+from mengzi_mt.data.sampling import Draws, Sampler, Source, Stage, generator
 from mengzi_mt.errors import InputError
 from mengzi_mt.prompts.template import Template
+from mengzi_mt.prompts.varied_choices import picking_field
 from mengzi_mt.tasks.rows import Row
 from mengzi_mt.tasks.task import Task
 
@@ -106,11 +107,16 @@ class Mixture:
         pools: what is drawn from.
         rates: rates by task, or stages with rates of their own.
         seed: another seed draws otherwise.
+        vary_choices: share of the examples whose listed choices come in another order, some left out, where the template's can.
     """
 
-    def __init__(self, pools: Sequence[Pool], rates: Mapping[str, float] | Sequence[Stage], seed: int) -> None:
+    def __init__(
+        self, pools: Sequence[Pool], rates: Mapping[str, float] | Sequence[Stage], seed: int, vary_choices: float = 0.0
+    ) -> None:
         self.pools = list(pools)
         self.seed = seed
+        self.vary_choices = vary_choices
+        self._picking = [[picking_field(t) if vary_choices else None for t in pool.templates] for pool in self.pools]
         self.stages = [Stage(rates)] if isinstance(rates, Mapping) else list(rates)
         self.sampler = Sampler([pool.source() for pool in self.pools], self.stages, seed)
 
@@ -129,9 +135,15 @@ class Mixture:
 
     def examples(self, start: int, stop: int, step: int = 1) -> Iterator[TextExample]:
         """The rendered examples at positions ``start`` to ``stop - 1``, every ``step``-th."""
-        for number, row, template in zip(*(array.tolist() for array in self.draws(range(start, stop, step))), strict=True):
-            pool = self.pools[number]
-            yield render_example(pool.task, pool.templates[template], pool.rows[row])
+        positions = range(start, stop, step)
+        drawn = zip(*(array.tolist() for array in self.draws(positions)), strict=True)
+        for position, (number, row, template) in zip(positions, drawn, strict=True):
+            pool, field = self.pools[number], self._picking[number][template]
+            draws = generator(self.seed, "choices", position) if field else None
+            if field and draws is not None and draws.random() < self.vary_choices:
+                yield render_with_drawn_choices(pool.task, pool.templates[template], field, pool.rows[row], draws)
+            else:
+                yield render_example(pool.task, pool.templates[template], pool.rows[row])
 
     def counts(self, start: int, stop: int) -> dict[str, dict[str, int]]:
         """Exact number of examples per task and template between two positions; templates that are not drawn are left out."""

@@ -165,7 +165,7 @@ class Sampler:
         low, high = self.reached(begin), self._reached_at_end(begin, end)
         sources = np.repeat(np.arange(len(self.sources)), high - low)
         ranks = np.concatenate([np.arange(a, b) for a, b in zip(low, high, strict=True)])
-        order = _generator(self.seed, "block", begin).permutation(end - begin)
+        order = generator(self.seed, "block", begin).permutation(end - begin)
         return sources[order], ranks[order]
 
     def _reached_at_end(self, begin: int, end: int) -> np.ndarray:
@@ -196,7 +196,7 @@ class Sampler:
 
     def _shuffled_rows(self, number: int, epoch: int) -> np.ndarray:
         source = self.sources[number]
-        return _generator(self.seed, "rows", source.name, epoch).permutation(source.rows)
+        return generator(self.seed, "rows", source.name, epoch).permutation(source.rows)
 
 
 class _TemplateTable:
@@ -207,7 +207,7 @@ class _TemplateTable:
 
     def __init__(self, source: Source, seed: int) -> None:
         self._templates = source.templates
-        self._first = _generator(seed, "templates", source.name).permutation(source.rows)
+        self._first = generator(seed, "templates", source.name).permutation(source.rows)
         usable = np.ones((1, source.templates), dtype=bool)
         self._pattern = np.zeros(source.rows, dtype=np.int64)
         if source.usable is not None:
@@ -232,6 +232,7 @@ class _TemplateTable:
         return counts
 
 
-def _generator(*parts: object) -> np.random.Generator:
+def generator(*parts: object) -> np.random.Generator:
+    """Random numbers that depend on nothing but these parts."""
     digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "big"))

@@ -65,12 +65,18 @@ class CompiledTemplate:
                 pass
         return self.render_sandboxed(values, seed, with_target)
 
-    def render_sandboxed(self, values: Mapping[str, Any], seed: tuple[str, ...] = (), with_target: bool = True) -> RenderedPrompt:
-        """The same by the sandbox alone."""
+    def render_sandboxed(
+        self,
+        values: Mapping[str, Any],
+        seed: tuple[str, ...] = (),
+        with_target: bool = True,
+        choices: tuple[str, ...] | None = None,
+    ) -> RenderedPrompt:
+        """The same by the sandbox alone, with ``choices`` in place of the template's own where they are given."""
         try:
             context = {key: without_marks(value) for key, value in values.items()}
             context["_seed"] = "/".join(seed)
-            choices = self.fixed_choices
+            choices = choices or self.fixed_choices
             if choices is None and self.choices_part is not None:
                 choices = _split_choices(run_part(self.choices_part, _protected(context)))
             if choices is not None:

@@ -44,10 +44,16 @@ def with_stream(run: Run, source: DataSource) -> Run:
 
 
 def example_stream(recipe: Recipe, source: DataSource, mixture: Mixture, tokenizer: PreTrainedTokenizerBase) -> ExampleStream:
-    """Prepared examples where every task of the mixture is prepared as it stands, the same made on the fly where not."""
+    """Prepared examples where every task of the mixture is prepared as it stands, the same made on the fly where not.
+
+    Choices that vary are decided by an example's position, so they are always made on the fly.
+    """
+    limits = Limits(recipe.lengths.max_input, recipe.lengths.max_target)
+    if recipe.mixture.vary_choices:
+        return OnTheFly(mixture, Encoder(tokenizer), limits)
     plans = recipe_plans(recipe, source, mixture, tokenizer)
     manifests = [read_manifest(plan) for plan in plans]
     prepared = [PreparedTask(plan, manifest) for plan, manifest in zip(plans, manifests, strict=True) if manifest is not None]
     if len(prepared) == len(plans):
         return Prepared(mixture, prepared)
-    return OnTheFly(mixture, Encoder(tokenizer), Limits(recipe.lengths.max_input, recipe.lengths.max_target))
+    return OnTheFly(mixture, Encoder(tokenizer), limits)

@@ -92,7 +92,7 @@ def training_pool(task: Task, recipe: Recipe, row_filter: RowFilter) -> tuple[Po
 
 def make_mixture(pools: Sequence[Pool], recipe: Recipe, denoising: Denoising | None = None) -> Mixture:
     """The recipe's mixture of these pools, in its stages."""
-    return Mixture(pools, mixture_stages(pools, recipe, denoising), recipe.seed)
+    return Mixture(pools, mixture_stages(pools, recipe, denoising), recipe.seed, recipe.mixture.vary_choices)
 
 
 def with_denoising(recipe: Recipe, mixture: Mixture, tokenizer: PreTrainedTokenizerBase) -> tuple[Mixture, Denoising | None]:

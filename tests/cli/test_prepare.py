@@ -92,3 +92,9 @@ def test_killed_preparation_leaves_no_process_and_goes_on(recipe, tmp_path):
     shards = sum(task["shards"] for task in result["tasks"])
     assert 3 <= sum(task["reused_shards"] for task in result["tasks"]) <= shards
     assert not list((tmp_path / "prepared").rglob("*.unfinished"))
+
+
+def test_choices_that_vary_cannot_be_prepared(command, recipe):
+    refused = command("prepare", recipe, "mixture.vary_choices=0.5")
+    assert refused.code == 2
+    assert "mixture.vary_choices" in refused.err

@@ -40,6 +40,24 @@ def test_examples_are_the_draws_rendered():
     assert list(SHARED.examples(101, 200, 3)) == examples[1::3]
 
 
+def test_choices_vary_for_their_share_of_the_examples_and_are_a_function_of_the_position():
+    listed = Template(
+        "1", "t", "{{ x }} {{ answer_choices | join('/') }}|||{{ answer_choices[label] }}", answer_choices="a|||b|||c"
+    )
+    open_one = Template("2", "o", "{{ x }}|||{{ answer_choices[label] }}", answer_choices="a|||b|||c")
+    rows = [Row(f"{i}", {"x": str(i), "label": i % 3}) for i in range(1_000)]
+    pools = [make_pool(get_task("cmnli"), rows, [listed, open_one])]
+    fixed, varied, other = (Mixture(pools, {"cmnli": 1.0}, seed, share) for seed, share in ((1, 0.0), (1, 0.5), (2, 0.5)))
+    before, after = list(fixed.examples(0, 2_000)), list(varied.examples(0, 2_000))
+    assert [(e.row_id, e.template, e.targets) for e in before] == [(e.row_id, e.template, e.targets) for e in after]
+    assert all(e.inputs.endswith("a/b/c") == (e.template == "t") for e in before)
+    assert all(a == b for a, b in zip(before, after, strict=True) if a.template == "o")
+    changed = sum(a != b for a, b in zip(before, after, strict=True))
+    assert changed == pytest.approx(0.5 * 1_000 * (1 - 0.415 / 6), rel=0.1)  # of three choices all, as they stand, at times
+    assert list(varied.examples(500, 600)) == after[500:600]
+    assert [e.inputs for e in other.examples(0, 2_000)] != [e.inputs for e in after]
+
+
 def test_counts_are_those_of_the_examples():
     examples = list(SHARED.examples(10, 6_000))
     counts = SHARED.counts(10, 6_000)

@@ -21,3 +21,14 @@ def test_training_reads_what_is_prepared_and_makes_the_same_where_not(make_recip
     assert after.examples(0, 200) == before.examples(0, 200)
     longer = make_recipe(data={"prepared_dir": str(tmp_path / "prepared")}, lengths={"max_input": 95})
     assert isinstance(example_stream(longer, SAMPLE, run.mixture, run.tokenizer), OnTheFly)
+
+
+def test_choices_that_vary_are_made_on_the_fly_whatever_is_prepared(make_recipe, make_run, tmp_path):
+    settings = {"data": {"prepared_dir": str(tmp_path / "prepared")}}
+    recipe = make_recipe(**settings)
+    mixture, tokenizer = set_up_data(recipe, SAMPLE)
+    plans = recipe_plans(recipe, SAMPLE, mixture, tokenizer)
+    preparation.prepare(plans, preparation.find_work(plans), Encoder(tokenizer))
+    varied = recipe.model_copy(update={"mixture": recipe.mixture.model_copy(update={"vary_choices": 1.0})})
+    assert isinstance(example_stream(recipe, SAMPLE, mixture, tokenizer), Prepared)
+    assert isinstance(example_stream(varied, SAMPLE, mixture, tokenizer), OnTheFly)
