@@ -98,9 +98,12 @@ def evaluate(
         fresh,
     )
     from mengzi_mt.config import TrainingSettings
+    from mengzi_mt.models.devices import slow_bfloat16
     from mengzi_mt.training.devices import Devices
+    from mengzi_mt.training.setup import warn
 
     devices = Devices(TrainingSettings(steps=1, device=device))
+    warn(slow_bfloat16(precision, devices.device, "--precision float32 is faster and exact"))
     folders = _folders(models, output, job)
     results = []
     try:

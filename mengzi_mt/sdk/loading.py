@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -10,7 +11,7 @@ import torch
 from mengzi_mt.errors import InputError
 from mengzi_mt.evaluation.loading import Scorers, load_scorers
 from mengzi_mt.evaluation.scoring import PRECISIONS
-from mengzi_mt.models.devices import pick_device
+from mengzi_mt.models.devices import pick_device, slow_bfloat16
 from mengzi_mt.resources import resolve, resource_dir
 from mengzi_mt.runtimes.export_folder import is_export, read_export
 
@@ -85,6 +86,8 @@ def precision_of(dtype: str | torch.dtype | None, device: torch.device) -> str:
             where="dtype",
             fix=f"use {', '.join((*PRECISIONS, INT8))} (float16 overflows in T5)",
         )
+    if slow := slow_bfloat16(name, device, "leave dtype out for float32"):
+        warnings.warn(slow, stacklevel=2)
     return name
 
 

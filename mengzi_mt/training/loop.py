@@ -17,6 +17,7 @@ from mengzi_mt.data.batch import PackedBatch
 from mengzi_mt.data.flat import FlatBatch
 from mengzi_mt.data.tokens import Encoder
 from mengzi_mt.errors import InputError, RunError
+from mengzi_mt.models.devices import slow_bfloat16
 from mengzi_mt.models.t5 import parameter_count
 from mengzi_mt.training.checkpoint import checkpoint_path, latest_checkpoint, load_state
 from mengzi_mt.training.devices import Devices
@@ -32,6 +33,7 @@ from mengzi_mt.training.optimisers import learning_rate, make_optimiser, set_lea
 from mengzi_mt.training.run import Run
 from mengzi_mt.training.run_lock import sole_writer
 from mengzi_mt.training.saving import RunState, load_weights, restore, save, save_final
+from mengzi_mt.training.setup import warn
 from mengzi_mt.training.sharding import gathered
 from mengzi_mt.training.stopping import BestScore
 from mengzi_mt.training.tracking import Tracker
@@ -68,6 +70,7 @@ def _train(run: Run, devices: Devices, resume: bool, accept_changes: bool, valid
     run_dir = recipe.run_dir
     if devices.device.type == "cpu":
         keep_freed_memory()
+        warn(slow_bfloat16(settings.precision, devices.device, "training.precision=float32 gives at least the same model sooner"))
     lora = Lora(model, settings.lora, recipe.model.init or "", recipe.seed) if settings.lora else None
     torch.manual_seed(recipe.seed + devices.number)
     found, problems = devices.from_main(latest_checkpoint(run_dir))
