@@ -46,6 +46,9 @@ def infer(
     vote: Annotated[str, typer.Option("--vote", help="How several templates decide: mean or majority.")] = "mean",
     max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="Of a generated answer.")] = None,
     beams: Annotated[int, typer.Option("--beams", min=1, help="Of generation; 1 is greedy.")] = 1,
+    no_repeat_ngram_size: Annotated[
+        int | None, typer.Option("--no-repeat-ngram-size", min=0, help="No so many tokens in a row come twice; 0 lets them.")
+    ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Texts a batch at most.")] = 64,
     max_input: Annotated[int, typer.Option("--max-input", min=16, help="Input tokens; longer texts are cut.")] = 512,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda …")] = "auto",
@@ -67,7 +70,7 @@ def infer(
     if labels is not None:
         options["labels"] = [label.strip() for label in labels.replace("，", ",").split(",") if label.strip()]
     if found.kind not in ("label", "relation"):
-        options |= {"max_new_tokens": max_new_tokens, "beams": beams}
+        options |= {"max_new_tokens": max_new_tokens, "beams": beams, "no_repeat_ngram_size": no_repeat_ngram_size}
     from mengzi_mt.sdk.mengzi import Mengzi
     from mengzi_mt.training.memory import keep_freed_memory
 

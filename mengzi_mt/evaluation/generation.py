@@ -56,6 +56,8 @@ class Search(Protocol):
 
     steps: int
     """Generated tokens at most, end-of-sequence included."""
+    no_repeat_ngram_size: int
+    """No so many tokens in a row stand twice in an answer; 0 lets them."""
 
     def stream(self, inputs: Sequence[int]) -> Iterator[int]:
         """The tokens of the greedy sequence, as soon as they are known."""
@@ -131,7 +133,9 @@ class Generator:
             raise InputError("A stop string is empty", where="generation", fix="leave it out")
         return tuple(stop)
 
-    def adjusted(self, *, max_new_tokens: int | None = None, beams: int = 1, stop: Sequence[str] = ()) -> Generator:
+    def adjusted(
+        self, *, max_new_tokens: int | None = None, beams: int = 1, stop: Sequence[str] = (), no_repeat_ngram_size: int = 0
+    ) -> Generator:
         """A generator of the same model with other settings; weights are shared.
 
         Raises:
@@ -139,9 +143,11 @@ class Generator:
         """
         steps = self.decoder.steps if max_new_tokens is None else max_new_tokens
         _at_least_one(max_new_tokens=steps, beams=beams)
+        check_no_repeat(no_repeat_ngram_size)
         other = copy.copy(self)
         other.decoder = copy.copy(self.decoder)
         other.decoder.steps, other.beams, other.stop = steps, beams, self._stops(stop)
+        other.decoder.no_repeat_ngram_size = no_repeat_ngram_size
         return other
 
     def stream(self, example: TextExample) -> Iterator[str]:
@@ -244,6 +250,18 @@ class Generator:
 def _begun_stop(text: str, stops: Sequence[str]) -> int:
     """Characters at the end of a text that begin a stop string."""
     return max((size for stop in stops for size in range(1, len(stop)) if text.endswith(stop[:size])), default=0)
+
+
+def check_no_repeat(size: int) -> None:
+    """See that the size of n-grams that may not repeat is one, or 0 for none.
+
+    Raises:
+        InputError: it is below 0.
+    """
+    if size < 0:
+        raise InputError(
+            f"no_repeat_ngram_size is {size}", where="generation", fix="give 0 to let texts repeat, or a number of tokens"
+        )
 
 
 def _at_least_one(**numbers: int) -> None:

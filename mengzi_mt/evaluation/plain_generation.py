@@ -20,7 +20,7 @@ from mengzi_mt.data.constraints import Constraint
 from mengzi_mt.data.examples import TextExample
 from mengzi_mt.errors import InputError
 from mengzi_mt.evaluation.conventions import make_convention
-from mengzi_mt.evaluation.generation import Generated
+from mengzi_mt.evaluation.generation import Generated, check_no_repeat
 
 LINE = ("\n",)
 _KEPT = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id")
@@ -54,7 +54,7 @@ class PlainGenerator:
         self.convention = make_convention("mengzi", "decoder-only" if self.decoder_only else "encoder-decoder", tokenizer)
         self.tokenizer = tokenizer
         self.max_input = max_input
-        self.max_new_tokens = max_new_tokens
+        self.max_new_tokens, self.no_repeat_ngram_size = max_new_tokens, 0
         self.batch_size = batch_size
         self.stop = tuple(stop) if stop is not None else LINE if self.decoder_only else ()
         own = model.generation_config
@@ -66,7 +66,9 @@ class PlainGenerator:
         ends = kept["eos_token_id"]
         self.ends = set(ends if isinstance(ends, list) else [] if ends is None else [ends])
 
-    def adjusted(self, *, max_new_tokens: int | None = None, beams: int = 1, stop: Sequence[str] = ()) -> PlainGenerator:
+    def adjusted(
+        self, *, max_new_tokens: int | None = None, beams: int = 1, stop: Sequence[str] = (), no_repeat_ngram_size: int = 0
+    ) -> PlainGenerator:
         """A generator of the same model with other settings; without ``stop`` an answer ends where it ended before.
 
         Raises:
@@ -74,8 +76,9 @@ class PlainGenerator:
         """
         if beams != 1:
             raise InputError("Beam search is only there for T5", where=f"beams={beams}", fix="use 1, or a T5")
+        check_no_repeat(no_repeat_ngram_size)
         other = copy.copy(self)
-        other.max_new_tokens = max_new_tokens or self.max_new_tokens
+        other.max_new_tokens, other.no_repeat_ngram_size = max_new_tokens or self.max_new_tokens, no_repeat_ngram_size
         other.stop = tuple(stop) or self.stop
         return other
 
@@ -130,6 +133,7 @@ class PlainGenerator:
             max_new_tokens=self.max_new_tokens,
             do_sample=False,
             num_beams=1,
+            no_repeat_ngram_size=self.no_repeat_ngram_size,
             logits_processor=[steps],
             stopping_criteria=[stopped],
         )

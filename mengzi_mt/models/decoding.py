@@ -14,6 +14,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import T5ForConditionalGeneration
 
 from mengzi_mt.data.constraints import Course
@@ -60,7 +61,13 @@ class Steps(Protocol):
 
 
 class TokenSearch(ABC):
-    """Greedy decoding and beam search over whatever makes a step at a time."""
+    """Greedy decoding and beam search over whatever makes a step at a time.
+
+    Attributes:
+        steps: at most so many tokens are generated, end-of-sequence included.
+        no_repeat_ngram_size: no so many tokens in a row stand twice in a sequence, as in transformers' ``generate``; 0 lets them.
+            A sequence with constraints is left alone: it may have to repeat a text.
+    """
 
     def __init__(self, head: Head, device: torch.device, *, start: int, end: int, steps: int) -> None:
         """Args:
@@ -72,6 +79,7 @@ class TokenSearch(ABC):
         """
         self.head, self.device = head, device
         self.start, self.end, self.steps = start, end, steps
+        self.no_repeat_ngram_size = 0
         self.look = 1 if device.type == "cpu" else LOOK
 
     @abstractmethod
@@ -95,7 +103,7 @@ class TokenSearch(ABC):
         log_p = torch.zeros((len(inputs), self.steps), device=device)
         followed = None if courses is None else list(courses)
         for step in range(self.steps):
-            best, found = self.head.top(decoding.step(tokens), 1, _allowed(followed))
+            best, found = self._top(decoding.step(tokens), 1, _allowed(followed), written[rows, :step])
             tokens = best[:, 0]
             written[rows, step] = tokens.where(going, NOTHING)
             log_p[rows, step] = found[:, 0].where(going, 0.0)
@@ -124,11 +132,13 @@ class TokenSearch(ABC):
         """The most probable token at each step, one after the other; end-of-sequence is left out."""
         decoding = self.begin([inputs], 1)
         tokens = torch.full((1,), self.start, device=self.device)
+        written = torch.empty((1, 0), dtype=torch.long, device=self.device)
         for _ in range(self.steps):
-            tokens = self.head.top(decoding.step(tokens), 1)[0][:, 0]
+            tokens = self._top(decoding.step(tokens), 1, None, written)[0][:, 0]
             token = int(tokens)
             if token == self.end:
                 return
+            written = torch.cat([written, tokens[:, None]], 1)
             yield token
 
     @torch.inference_mode()
@@ -162,7 +172,8 @@ class TokenSearch(ABC):
         tokens = torch.full((len(inputs) * beams,), self.start, device=device)
         for step in range(self.steps):
             last = step + 1 == self.steps
-            best, found = self.head.top(decoding.step(tokens), min(2 * beams, self.head.vocabulary), _allowed(followed))
+            number = min(2 * beams, self.head.vocabulary)
+            best, found = self._top(decoding.step(tokens), number, _allowed(followed), search.tokens[:, :, :step].flatten(0, 1))
             parents, tokens, scores = search.candidates(best, found)
             over = tokens == self.end
             if followed is not None:
@@ -194,6 +205,43 @@ class TokenSearch(ABC):
         for place, outputs in zip(places, search.outputs(), strict=True):
             results[place] = outputs
         return results
+
+    def _top(self, states: Tensor, number: int, allowed: list[Sequence[int]] | None, written: Tensor) -> tuple[Tensor, Tensor]:
+        """The head's best tokens of each row, those left out that would repeat an n-gram.
+
+        Args:
+            states: what the head takes.
+            number: of tokens.
+            allowed: tokens of each row that may come; None for all.
+            written: tokens of each row so far, ``(rows, steps)``.
+        """
+        size = self.no_repeat_ngram_size
+        if not size or allowed is not None or written.shape[1] + 1 < size:
+            return self.head.top(states, number, allowed)
+        barred = repeating(functional.pad(written, (1, 0), value=self.start), size)
+        spare = min(number + max(len(one) for one in barred), self.head.vocabulary)
+        best, found = self.head.top(states, spare)
+        bars = [[token in one for token in row] for row, one in zip(best.tolist(), barred, strict=True)]
+        found, places = found.masked_fill(torch.tensor(bars, device=found.device), NEVER).topk(number, dim=1)
+        return best.gather(1, places), found
+
+
+def repeating(written: Tensor, size: int) -> list[set[int]]:
+    """Tokens that would end an n-gram of ``size`` tokens which the row holds already.
+
+    Args:
+        written: tokens of each row, ``(rows, steps)``, at least ``size`` steps.
+        size: of the n-gram.
+    """
+    if size == 1:
+        return [set(row) for row in written.tolist()]
+    windows = written.unfold(1, size, 1)  # (rows, n-grams, size)
+    last = written[:, None, 1 - size :]
+    rows, places = (windows[:, :, :-1] == last).all(2).nonzero(as_tuple=True)
+    found: list[set[int]] = [set() for _ in range(len(written))]
+    for row, token in zip(rows.tolist(), windows[rows, places, -1].tolist(), strict=True):
+        found[row].add(token)
+    return found
 
 
 class Decoder(TokenSearch):

@@ -123,7 +123,7 @@ class CTranslate2Model:
             raise InputError("The export has another vocabulary than its tokenizer", where=str(where), fix="export it again")
         self.compute_type = str(self.translator.compute_type)
         self.ids = {piece: number for number, piece in enumerate(self.vocabulary)}
-        self.end, self.steps = int(tokenizer.eos_token_id or 1), steps
+        self.end, self.steps, self.no_repeat_ngram_size = int(tokenizer.eos_token_id or 1), steps, 0
 
     def _pieces(self, ids: Sequence[int]) -> list[str]:
         return [self.vocabulary[number] for number in ids]
@@ -170,7 +170,9 @@ class CTranslate2Model:
 
     def stream(self, inputs: Sequence[int]) -> Iterator[int]:
         """The most probable token at each step, one after the other; end-of-sequence is left out."""
-        for step in self.translator.generate_tokens(self._pieces(inputs), max_decoding_length=self.steps, max_input_length=0):
+        for step in self.translator.generate_tokens(
+            self._pieces(inputs), max_decoding_length=self.steps, max_input_length=0, no_repeat_ngram_size=self.no_repeat_ngram_size
+        ):
             if step.token_id != self.end:
                 yield step.token_id
 
@@ -199,7 +201,8 @@ class CTranslate2Model:
         """``stops`` is told of every token of a greedy search, and ends that input's where it is true."""
         results = self.translator.translate_batch(
             [self._pieces(ids) for ids in inputs], beam_size=beams, num_hypotheses=beams, length_penalty=length_penalty,
-            max_decoding_length=self.steps, max_input_length=0, return_scores=True, return_end_token=True, callback=stops,
+            max_decoding_length=self.steps, max_input_length=0, no_repeat_ngram_size=self.no_repeat_ngram_size,
+            return_scores=True, return_end_token=True, callback=stops,
         )  # fmt: skip
         return [
             [self._output(pieces, score, length_penalty) for pieces, score in zip(result.hypotheses, result.scores, strict=True)]

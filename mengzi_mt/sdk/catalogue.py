@@ -59,6 +59,11 @@ class DownstreamTask:
             return ()
         return tuple((self.task.labels or {}).values())
 
+    @property
+    def no_repeat_ngram_size(self) -> int:
+        """What an answer may not repeat, in tokens, unless the caller says otherwise: nothing bars what is copied from a text."""
+        return NO_REPEAT if self.kind in ("text", "keywords") else 0
+
     def template_names(self) -> list[str]:
         """Templates that can be used, the default first."""
         return [template.name for template in self._fitting()]
@@ -113,6 +118,8 @@ class DownstreamTask:
         return compiled.choices_part is None
 
 
+NO_REPEAT = 3
+"""Tokens in a row that come only once in a text that is written: a small model falls into repetition."""
 OWN_LABELS = "labels_of_caller"
 """The field of a row that holds the labels that the caller gave."""
 

@@ -106,6 +106,7 @@ class Mengzi(Methods):
         vote: Rule = "mean",
         max_new_tokens: int | None = None,
         beams: int = 1,
+        no_repeat_ngram_size: int | None = None,
         progress: bool | None = None,
     ) -> list[Result]:
         """Any downstream task on many rows; the methods of the tasks' names come here.
@@ -120,6 +121,8 @@ class Mengzi(Methods):
             vote: how several templates decide: ``mean`` by the mean log-probability, ``majority`` by their answers.
             max_new_tokens: of a generated answer; by default 128.
             beams: of generation; 1 is greedy.
+            no_repeat_ngram_size: no so many tokens in a row come twice in a generated answer; 0 lets them. By default 3 where
+                titles, summaries, keywords, translations and the like are written, and 0 where an answer copies from the text.
             progress: whether to show a bar on standard error; by default on a terminal.
 
         Returns:
@@ -146,7 +149,8 @@ class Mengzi(Methods):
                     self._classification(found, chosen, row, [part[place] for part in scores], _left_out(fitted, place), vote, own)
                     for place, row in enumerate(checked)
                 ]
-            generator = self._generator(max_new_tokens, beams)
+            barred = found.no_repeat_ngram_size if no_repeat_ngram_size is None else no_repeat_ngram_size
+            generator = self._generator(max_new_tokens, beams, (), barred)
             free = not getattr(generator, "takes_constraints", False)
             answers = [
                 generator.generate([one for one, _ in part], advance, None if free else constraint_of(found, template))
@@ -165,6 +169,7 @@ class Mengzi(Methods):
         *,
         max_new_tokens: int | None = None,
         beams: int = 1,
+        no_repeat_ngram_size: int = 0,
         progress: bool | None = None,
     ) -> Any:
         """Any template of the registry: a classification where it has choices, else a text.
@@ -175,6 +180,7 @@ class Mengzi(Methods):
             template: its name; by default the task's first.
             max_new_tokens: see :meth:`predict`.
             beams: see :meth:`predict`.
+            no_repeat_ngram_size: see :meth:`predict`; by default anything may be repeated.
             progress: see :meth:`predict`.
 
         Raises:
@@ -194,7 +200,8 @@ class Mengzi(Methods):
                 return render_example(registry, chosen, Row(str(place), {**row, **cut}), with_target=False)
 
             fitted.append(fit(texts, render, self._encoder, self._limit))
-        results = self._answered(fitted, task, (chosen.name,), max_new_tokens, beams, (), progress)
+        generator = self._generator(max_new_tokens, beams, (), no_repeat_ngram_size)
+        results = self._answered(fitted, task, (chosen.name,), generator, progress)
         return results[0] if isinstance(fields, Mapping) else results
 
     def generate(
@@ -204,6 +211,7 @@ class Mengzi(Methods):
         max_new_tokens: int | None = None,
         beams: int = 1,
         stop: Sequence[str] = (),
+        no_repeat_ngram_size: int = 0,
         progress: bool | None = None,
     ) -> Any:
         """The answer to a free prompt, :class:`Text`, or to each of a list.
@@ -213,11 +221,13 @@ class Mengzi(Methods):
             max_new_tokens: see :meth:`predict`.
             beams: see :meth:`predict`.
             stop: texts that end an answer; they are no part of it.
+            no_repeat_ngram_size: see :meth:`predict`; by default anything may be repeated.
             progress: see :meth:`predict`.
         """
         rows, many = rows_of({"prompt": prompt})
         fitted = [self._free(row["prompt"], None, f"generate, prompt {place}") for place, row in enumerate(rows)]
-        results = self._answered(fitted, "generate", (), max_new_tokens, beams, stop, progress)
+        generator = self._generator(max_new_tokens, beams, stop, no_repeat_ngram_size)
+        results = self._answered(fitted, "generate", (), generator, progress)
         return results if many else results[0]
 
     def choose(self, prompt: str | Many, choices: Sequence[str], *, progress: bool | None = None) -> Any:
@@ -225,22 +235,31 @@ class Mengzi(Methods):
         rows, many = rows_of({"prompt": prompt})
         checked = check_labels(choices, "choose")
         fitted = [self._free(row["prompt"], checked, f"choose, prompt {place}") for place, row in enumerate(rows)]
-        results = self._answered(fitted, "choose", (), None, 1, (), progress)
+        results = self._answered(fitted, "choose", (), None, progress)
         return results if many else results[0]
 
-    def stream(self, prompt: str, *, max_new_tokens: int | None = None, stop: Sequence[str] = ()) -> Iterator[str]:
+    def stream(
+        self, prompt: str, *, max_new_tokens: int | None = None, stop: Sequence[str] = (), no_repeat_ngram_size: int = 0
+    ) -> Iterator[str]:
         """The answer to a free prompt in pieces, as soon as they are known; no piece ends inside of a character.
 
         Args:
             prompt: as it is; too long a one is cut at its end.
             max_new_tokens: see :meth:`predict`.
             stop: texts that end the answer; they are no part of it.
+            no_repeat_ngram_size: see :meth:`predict`; by default anything may be repeated.
         """
         example, _ = self._free(prompt, None, "stream")
-        return self._stream(example, max_new_tokens, stop)
+        return self._stream(example, self._generator(max_new_tokens, 1, stop, no_repeat_ngram_size))
 
     def stream_task(
-        self, task: str, *, template: str | None = None, max_new_tokens: int | None = None, **inputs: str
+        self,
+        task: str,
+        *,
+        template: str | None = None,
+        max_new_tokens: int | None = None,
+        no_repeat_ngram_size: int | None = None,
+        **inputs: str,
     ) -> Iterator[str]:
         """What the model writes for one row of a task of generation (advertising copy, titles, translation …), in pieces."""
         found = find_task(task)
@@ -248,10 +267,10 @@ class Mengzi(Methods):
             raise InputError(f"The task {task!r} generates no free text", where="stream_task", fix="call its method")
         row = check_rows(found, [inputs])[0]
         example, _ = self._example(found, self._chosen(found, template or 1)[0], row, 0, None)
-        return self._stream(example, max_new_tokens)
+        barred = found.no_repeat_ngram_size if no_repeat_ngram_size is None else no_repeat_ngram_size
+        return self._stream(example, self._generator(max_new_tokens, 1, (), barred))
 
-    def _stream(self, example: TextExample, max_new_tokens: int | None, stop: Sequence[str] = ()) -> Iterator[str]:
-        generator = self._generator(max_new_tokens, 1, stop)
+    def _stream(self, example: TextExample, generator: Any) -> Iterator[str]:
         if hasattr(generator, "stream"):
             yield from generator.stream(example)
         elif text := generator.generate([example])[0].text:
@@ -311,12 +330,10 @@ class Mengzi(Methods):
         fitted: Sequence[Fitted],
         task: str,
         templates: tuple[str, ...],
-        max_new_tokens: int | None,
-        beams: int,
-        stop: Sequence[str],
+        generator: Any,
         progress: bool | None,
     ) -> list[Result]:
-        """Examples with choices are ranked, the others answered freely."""
+        """Examples with choices are ranked, the others answered freely by the generator."""
         ranked = [place for place, (example, _) in enumerate(fitted) if example.choices]
         open_ones = [place for place, (example, _) in enumerate(fitted) if not example.choices]
         results: dict[int, Result] = {}
@@ -331,13 +348,15 @@ class Mengzi(Methods):
                         probability=shares[best], probabilities=dict(zip(choices, shares, strict=True)),
                     )  # fmt: skip
             if open_ones:
-                answers = self._generator(max_new_tokens, beams, stop).generate([fitted[place][0] for place in open_ones], advance)
+                answers = generator.generate([fitted[place][0] for place in open_ones], advance)
                 for place, answer in zip(open_ones, answers, strict=True):
                     results[place] = _text(task, templates, [answer], fitted[place][1], [answer.text])
         return [results[place] for place in range(len(fitted))]
 
-    def _generator(self, max_new_tokens: int | None, beams: int, stop: Sequence[str] = ()) -> Any:
-        return self.scorers.generator.adjusted(max_new_tokens=max_new_tokens, beams=beams, stop=tuple(stop))
+    def _generator(self, max_new_tokens: int | None, beams: int, stop: Sequence[str], no_repeat_ngram_size: int) -> Any:
+        return self.scorers.generator.adjusted(
+            max_new_tokens=max_new_tokens, beams=beams, stop=tuple(stop), no_repeat_ngram_size=no_repeat_ngram_size
+        )
 
     def _aligned(self, text: str) -> AlignedText:
         pieces = getattr(self.scorers.generator, "pieces", None)

@@ -32,6 +32,7 @@ class Writing(Options, total=False):
 
     max_new_tokens: int | None
     beams: int
+    no_repeat_ngram_size: int | None
 
 
 class Methods(ABC):

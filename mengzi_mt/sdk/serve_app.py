@@ -25,6 +25,7 @@ from mengzi_mt.sdk.serve_queue import Question, Row
 from mengzi_mt.sdk.serve_schemas import (
     INFOS,
     TEMPLATES,
+    WRITING,
     ErrorBody,
     GenerateRequest,
     GenerateResponse,
@@ -147,7 +148,10 @@ def _api(service: Service, token: str | None) -> FastAPI:
         responses={200: _streamable(GenerateResponse, None), **_errors(*work)},
     )  # fmt: skip
     async def generate(request: Request, asked: GenerateRequest) -> Response:
-        question = Question(None, max_new_tokens=asked.max_new_tokens, beams=asked.beams, stop=tuple(asked.stop))
+        question = Question(
+            None, max_new_tokens=asked.max_new_tokens, beams=asked.beams, stop=tuple(asked.stop),
+            no_repeat_ngram_size=asked.no_repeat_ngram_size,
+        )  # fmt: skip
         rows = [{"prompt": prompt} for prompt in asked.prompts]
         if asked.stream:
             return await _stream(service, request, question, rows)
@@ -160,7 +164,7 @@ def _api(service: Service, token: str | None) -> FastAPI:
 def question_of(asked: Any) -> tuple[Question, list[Row]]:
     """What a checked request asks, and of which rows."""
     labels = getattr(asked, "labels", None)
-    writing = {name: getattr(asked, name) for name in ("max_new_tokens", "beams") if hasattr(asked, name)}
+    writing = {name: getattr(asked, name) for name in WRITING if hasattr(asked, name)}
     known, wanted = TEMPLATES[asked.task], asked.templates
     templates = known[:wanted] if isinstance(wanted, int) else (wanted,) if isinstance(wanted, str) else tuple(wanted)
     question = Question(asked.task, templates, tuple(labels) if labels else None, asked.vote, **writing)

@@ -27,6 +27,7 @@ class Question:
         max_new_tokens: of a generated answer.
         beams: of generation.
         stop: texts that end an answer to a free prompt.
+        no_repeat_ngram_size: tokens in a row that come only once in an answer; None for the task's default.
     """
 
     task: str | None
@@ -36,6 +37,7 @@ class Question:
     max_new_tokens: int = 128
     beams: int = 1
     stop: tuple[str, ...] = ()
+    no_repeat_ngram_size: int | None = None
 
     @property
     def lane(self) -> str:

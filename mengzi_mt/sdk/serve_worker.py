@@ -33,19 +33,27 @@ def ask(mengzi: Mengzi, question: Question, rows: Sequence[Row]) -> list[Any]:
     if question.task is None:
         prompts = [row["prompt"] for row in rows]
         return mengzi.generate(
-            prompts, max_new_tokens=question.max_new_tokens, beams=question.beams, stop=question.stop, progress=False
-        )
+            prompts, max_new_tokens=question.max_new_tokens, beams=question.beams, stop=question.stop,
+            no_repeat_ngram_size=question.no_repeat_ngram_size or 0, progress=False,
+        )  # fmt: skip
     return mengzi.predict(
         question.task, rows, labels=question.labels, templates=list(question.templates), vote=question.vote,  # type: ignore[arg-type]
-        max_new_tokens=question.max_new_tokens, beams=question.beams, progress=False,
+        max_new_tokens=question.max_new_tokens, beams=question.beams,
+        no_repeat_ngram_size=question.no_repeat_ngram_size, progress=False,
     )  # fmt: skip
 
 
 def pieces_of(mengzi: Mengzi, question: Question, row: Row) -> Iterator[str]:
     """The answer to one row in pieces, as they are written."""
     if question.task is None:
-        return mengzi.stream(row["prompt"], max_new_tokens=question.max_new_tokens, stop=question.stop)
-    return mengzi.stream_task(question.task, template=question.templates[0], max_new_tokens=question.max_new_tokens, **row)
+        return mengzi.stream(
+            row["prompt"], max_new_tokens=question.max_new_tokens, stop=question.stop,
+            no_repeat_ngram_size=question.no_repeat_ngram_size or 0,
+        )  # fmt: skip
+    return mengzi.stream_task(
+        question.task, template=question.templates[0], max_new_tokens=question.max_new_tokens,
+        no_repeat_ngram_size=question.no_repeat_ngram_size, **row,
+    )  # fmt: skip
 
 
 class Stream:

@@ -206,6 +206,15 @@ def test_settings_that_make_no_sense(model, tokenizer, wrong):
         Generator(model, tokenizer, **wrong)
 
 
+def test_settings_are_adjusted_in_a_generator_of_its_own(model, tokenizer):
+    generator = Generator(model, tokenizer)
+    other = generator.adjusted(max_new_tokens=5, beams=2, no_repeat_ngram_size=3)
+    assert (other.decoder.steps, other.beams, other.decoder.no_repeat_ngram_size) == (5, 2, 3)
+    assert (generator.decoder.steps, generator.beams, generator.decoder.no_repeat_ngram_size) == (128, 1, 0)
+    with pytest.raises(InputError, match="no_repeat_ngram_size is -1"):
+        generator.adjusted(no_repeat_ngram_size=-1)
+
+
 def test_a_constraint_that_allows_nothing(model, tokenizer, example):
     with pytest.raises(InputError, match="no choice"):
         Generator(model, tokenizer).generate([example("一", ())], constraint=OneOf())

@@ -72,6 +72,12 @@ def test_settings_of_the_checkpoint_do_not_matter(causal_model, tokenizer, examp
     assert first == second
 
 
+def test_no_ngram_is_repeated(bart_model, tokenizer, examples):
+    generator = PlainGenerator(bart_model(), tokenizer, max_new_tokens=12)
+    free, barred = generator.generate(examples), generator.adjusted(no_repeat_ngram_size=1).generate(examples)
+    assert [one.text for one in free] != [one.text for one in barred]
+
+
 def test_a_model_without_padding_and_end(causal_model, tokenizer, examples):
     model = causal_model("GPT2")
     model.generation_config.update(eos_token_id=None, pad_token_id=None)

@@ -117,6 +117,33 @@ def test_constraints_are_those_of_transformers(model, beams):
         assert outputs[0].log_probability == pytest.approx(log_probability(model, ids, outputs[0].tokens), abs=1e-4)
 
 
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_no_ngram_is_repeated_as_in_transformers(model, beams, size):
+    decoder = Decoder(model, end=END, steps=20)
+    free = decoder.greedy(INPUTS)
+    decoder.no_repeat_ngram_size = size
+    found = decoder.beam_search(INPUTS, beams) if beams > 1 else [[one] for one in decoder.greedy(INPUTS)]
+    for ids, outputs in zip(INPUTS, found, strict=True):
+        tokens, _ = transformers_outputs(model, ids, 20, beams, no_repeat_ngram_size=size)
+        assert [output.tokens for output in outputs] == tokens
+        for output in outputs:
+            ngrams = list(zip(*(output.tokens[place:] for place in range(size)), strict=False))
+            assert len(ngrams) == len(set(ngrams))
+        assert outputs[0].log_probability == pytest.approx(log_probability(model, ids, outputs[0].tokens), abs=2e-4)
+    if beams == 1:
+        assert [list(decoder.stream(ids)) for ids in INPUTS] == [[t for t in one[0].tokens if t != END] for one in found]
+        if size < 3:
+            assert [one[0].tokens for one in found] != [one.tokens for one in free], "something must be repeated without it"
+
+
+def test_constrained_sequences_may_repeat(model):
+    decoder = Decoder(model, end=END, steps=10)
+    decoder.no_repeat_ngram_size = 1
+    again = [Only(lambda before: [5] if len(before) < 4 else [END]) for _ in INPUTS]
+    assert {output.tokens for output in decoder.greedy(INPUTS, again)} == {(5, 5, 5, 5, END)}
+
+
 def test_more_beams_than_outputs_are_allowed(model):
     trie = {(): [5], (5,): [6, END], (5, 6): [END]}
     found = Decoder(model, end=END, steps=10).beam_search(INPUTS, 4, 1.0, [Only(trie.__getitem__) for _ in INPUTS])

@@ -8,7 +8,7 @@ from mengzi_mt.data.choice_trees import tree_batch
 from mengzi_mt.errors import InputError
 from mengzi_mt.models.decoding import Decoder
 from mengzi_mt.models.fake_int8 import fake_int8
-from mengzi_mt.models.int8 import Int8Linear
+from mengzi_mt.models.int8 import WEIGHT_LEVELS, Int8Linear, activation_levels
 from mengzi_mt.models.t5 import save_config
 from mengzi_mt.models.tree import TreeDecoder
 from mengzi_mt.runtimes.torch_int8 import WEIGHTS, load_int8, write_int8
@@ -48,7 +48,8 @@ def test_scores_are_those_of_the_faked_model_in_transformers(stored):
         for choice, score in zip(CHOICES[place % 3], found[place], strict=True):
             logits = faked(input_ids=torch.tensor([ids]), labels=torch.tensor([choice])).logits[0].log_softmax(-1)
             assert score == pytest.approx(float(logits.gather(1, torch.tensor(choice)[:, None]).sum()), abs=0.02)
-    assert (flat(found) - flat(torch_scores(model, examples))).abs().max() < 1.0
+    rounding = WEIGHT_LEVELS / activation_levels()  # twice as coarse on a processor without VNNI
+    assert (flat(found) - flat(torch_scores(model, examples))).abs().max() < rounding
 
 
 def test_scores_do_not_depend_on_the_batch(stored):

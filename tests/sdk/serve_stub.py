@@ -35,13 +35,13 @@ class StubModel:
         self._work("generate", prompts)
         return [self._text("generate", (), prompt) for prompt in prompts]
 
-    def stream(self, prompt, max_new_tokens=None, stop=()):
+    def stream(self, prompt, max_new_tokens=None, stop=(), no_repeat_ngram_size=0):
         ends = [place for text in stop if (place := prompt.find(text)) >= 0]
         for character in prompt[: min(ends, default=None)][:max_new_tokens]:
             time.sleep(self.pause)
             yield character
 
-    def stream_task(self, task, *, template=None, max_new_tokens=None, **row):
+    def stream_task(self, task, *, template=None, max_new_tokens=None, no_repeat_ngram_size=None, **row):
         return self.stream(row["text"], max_new_tokens)
 
     def _work(self, task, rows):

@@ -199,6 +199,25 @@ def test_beams_and_stops(mengzi):
     )
 
 
+def test_texts_repeat_nothing_unless_they_are_let(mengzi, monkeypatch):
+    asked, adjusted = [], mengzi.scorers.generator.adjusted
+
+    def recorded(**settings):
+        asked.append(settings["no_repeat_ngram_size"])
+        return adjusted(**settings)
+
+    monkeypatch.setattr(mengzi.scorers.generator, "adjusted", recorded)
+    for call in (mengzi.title, mengzi.keywords, mengzi.entities, mengzi.comment_object, mengzi.generate):
+        call("一种新的图像去噪方法。", max_new_tokens=4)
+        call("一种新的图像去噪方法。", max_new_tokens=4, no_repeat_ngram_size=2)
+    mengzi.apply("csl_title", {"abstract": "一种新的图像去噪方法。"}, max_new_tokens=4, no_repeat_ngram_size=5)
+    list(mengzi.stream_task("title", text="一种新的图像去噪方法。", max_new_tokens=4))
+    list(mengzi.stream("一种新的图像去噪方法。", max_new_tokens=4))
+    assert asked == [3, 2, 3, 2, 0, 2, 0, 2, 0, 2, 5, 3, 0]
+    with pytest.raises(InputError, match="no_repeat_ngram_size is -1"):
+        mengzi.title("一种新的图像去噪方法。", no_repeat_ngram_size=-1)
+
+
 def test_a_text_that_is_too_long_is_cut_and_says_so(mengzi):
     [short, long] = mengzi.answer(["桥是茅以升设计的。", "桥是茅以升设计的。" + "啊" * 100_000], "谁设计的？")
     assert short.cut == 0

@@ -140,6 +140,8 @@ def test_a_fault_is_answered_without_its_text(caplog):
         ({"task": "classify", "rows": [{"text": "好"}], "labels": ["a"]}, "labels"),
         ({"task": "classify", "rows": [{"text": "好"}], "labels": ["a", "a"]}, "labels"),
         ({"task": "title", "rows": [{"text": "好"}], "beams": 99}, "beams"),
+        ({"task": "title", "rows": [{"text": "好"}], "no_repeat_ngram_size": -1}, "no_repeat_ngram_size"),
+        ({"task": "sentiment", "rows": [{"text": "好"}], "no_repeat_ngram_size": 3}, "no_repeat_ngram_size"),
         ({"rows": []}, "body"),
         ([], "body"),
         ("x", "body"),
@@ -349,7 +351,7 @@ def test_streams_and_batches_share_the_model():
 def test_too_many_streams_are_refused():
     model, gate = StubModel(), threading.Event()
 
-    def stream(prompt, max_new_tokens=None, stop=()):
+    def stream(prompt, **settings):
         gate.wait(20)
         yield prompt
 
@@ -369,7 +371,7 @@ def test_too_many_streams_are_refused():
 def test_a_fault_in_a_stream_is_an_event():
     model = StubModel()
 
-    def stream(prompt, max_new_tokens=None, stop=()):
+    def stream(prompt, **settings):
         yield "好"
         raise KeyError("secret")
 
