@@ -1,6 +1,6 @@
-"""Forty inputs, two for each downstream task, and what a model answers: the table that the release model's card draws from.
+"""Forty inputs, two for each downstream task, and what a model answers: what to look at before a model is released.
 
-Run: ``python -m benchmarks.forty_outputs [MODEL]``. The inputs were written before the model's training ended, and are not picked.
+Run: ``python -m benchmarks.forty_outputs [MODEL]``. The inputs were written without knowing any answers, and are not picked.
 """
 
 from __future__ import annotations

@@ -39,6 +39,9 @@ from mengzi_mt.tasks.rows import Row
 if TYPE_CHECKING:
     import torch
 
+NEUTRAL_SHARE = 0.5
+"""Share of a label's score without a text that is taken from its score: better than none and than all of it on held-in rows with
+labels drawn anew (``docs/sdk.md``)."""
 FRAME_TOKENS = 4
 """Room left for the special tokens that a tokenizer puts around an input."""
 
@@ -309,12 +312,15 @@ class Mengzi(Methods):
     def _without_bias(
         self, task: DownstreamTask, template: Template, labels: tuple[str, ...], scores: Sequence[ChoiceScores]
     ) -> list[ChoiceScores]:
-        """Scores less those of the same prompt without a text: words that the model has never answered with differ in length and
-        in how common they are (``pmi`` of :mod:`mengzi_mt.evaluation.normalisation`)."""
+        """Scores less a share of those of the same prompt without a text: words that the model has never answered with differ in
+        length and in how common they are. All of it is ``pmi`` of :mod:`mengzi_mt.evaluation.normalisation`."""
         example, _ = self._example(task, template, dict.fromkeys(task.inputs, ""), 0, labels)
         [neutral] = self.scorers.scorer.score([example])
-        several = [replace(one, neutral=neutral.log_probabilities) for one in scores]
-        return [replace(one, log_probabilities=tuple(one.normalised("pmi"))) for one in several]
+        shares = [NEUTRAL_SHARE * score for score in neutral.log_probabilities]
+        return [
+            replace(one, log_probabilities=tuple(a - b for a, b in zip(one.log_probabilities, shares, strict=True)))
+            for one in scores
+        ]
 
     def _free(self, prompt: Any, choices: tuple[str, ...] | None, where: str) -> Fitted:
         text = check_text(prompt, where)

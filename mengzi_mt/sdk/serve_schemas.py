@@ -80,10 +80,10 @@ class Writing(Strict):
 
     max_new_tokens: Whole = Field(128, ge=1, le=MAX_NEW_TOKENS, description="Tokens of a generated answer at most.")
     beams: Whole = Field(1, ge=1, le=MAX_BEAMS, description="Of the beam search; 1 is greedy.")
-    no_repeat_ngram_size: Whole | None = Field(
-        None, ge=0, le=MAX_NEW_TOKENS, description="No so many tokens in a row come twice in an answer; 0 lets them. By default 3 "
-        "for tasks that write texts, else 0."
-    )  # fmt: skip
+    no_repeat_ngram_size: Annotated[int, Field(ge=0, le=MAX_NEW_TOKENS), BeforeValidator(_whole)] | None = Field(
+        None,
+        description="No so many tokens in a row come twice in an answer; 0 lets them. By default 3 where texts are written.",
+    )
 
 
 WRITING = tuple(Writing.model_fields)

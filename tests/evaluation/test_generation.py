@@ -86,7 +86,7 @@ def test_batch_size_and_order_do_not_matter(trained, sample_texts, example, beam
         first, *others = (run[place] for run in runs)
         for other in others:
             assert (other.text, other.tokens, other.finished) == (first.text, first.tokens, first.finished)
-            assert other.log_probability == pytest.approx(first.log_probability, abs=1e-5)
+            assert other.log_probability == pytest.approx(first.log_probability, abs=5e-5)
     assert len({one.tokens for one in runs[0].values()}) > 3
 
 

@@ -7,6 +7,9 @@ from torch import nn
 from mengzi_mt.models.fake_int8 import FakeInt8Embedding, FakeInt8Linear, fake_int8, head_matrix, round_tokens
 from mengzi_mt.models.int8 import Int8Embedding, Int8Linear, activation_levels, quantise_rows
 
+NEAR = 0.02 * 127 / activation_levels()
+"""What rounding may cost of a product's length: twice as much on a processor without VNNI."""
+
 
 @pytest.fixture
 def drawn():
@@ -48,7 +51,7 @@ def test_a_layer_is_the_product_of_what_is_rounded_by_hand(weight, states):
         (found - expected).abs() / expected.abs().amax(1, keepdim=True)
     ).max() < 1e-4  # where a half is rounded, an integer differs
     plain = states.double() @ weight.double().T
-    assert ((found - plain).norm(dim=1) / plain.norm(dim=1)).max() < 0.02
+    assert ((found - plain).norm(dim=1) / plain.norm(dim=1)).max() < NEAR
 
 
 def test_a_token_does_not_depend_on_its_neighbours(weight, states):
@@ -71,7 +74,7 @@ def test_torchs_own_dynamic_quantisation_is_no_nearer_to_float(weight, states):
     assert (integers - quantise_rows(weight).values.int()).abs().max() <= 1  # its scale is of 127.5 levels
     token = states[:1]  # one token has one range in both
     theirs, ours, exact = own(token), Int8Linear(quantise_rows(weight))(token), layer(token)
-    assert (ours - theirs).norm() / exact.norm() < 0.02
+    assert (ours - theirs).norm() / exact.norm() < NEAR
     assert (Int8Linear(quantise_rows(weight))(states) - layer(states)).norm(dim=1)[:5].max() < (own(states) - layer(states)).norm(
         dim=1
     )[:5].max()

