@@ -155,10 +155,12 @@ class CTranslate2Model:
             return [outputs[0] for outputs in self.beam_search(inputs, 1)]
         if any(course.allowed is not None for course in courses):
             raise _refused("constraints")
-        followed = list(courses)
+        followed, end = list(courses), self.end
 
+        # Released by a thread of the translator: were it to hold the last reference to that, the thread would wait for itself, and
+        # CTranslate2 would abort ("Resource deadlock avoided"). So it knows nothing of ``self``.
         def stops(step: Any) -> bool:
-            if step.token_id != self.end:
+            if step.token_id != end:
                 followed[step.batch_id] = followed[step.batch_id].after(step.token_id)
             return followed[step.batch_id].stopped
 

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -92,6 +95,34 @@ def test_stop_strings_end_each_input_where_torch_does(make_model, tokenizer, tmp
     assert len(found[0].tokens) <= 4 < len(free[0].tokens) and found[1].tokens == free[1].tokens
     for ours, theirs in zip(wanted, found, strict=True):
         assert theirs.log_probability == pytest.approx(ours.log_probability, abs=1e-3)
+
+
+DROPPED = """
+import sys
+from pathlib import Path
+from mengzi_mt.data.constraints import StopAt
+from mengzi_mt.runtimes.ctranslate2_model import CTranslate2Model
+from transformers import AutoTokenizer
+
+class Piece:
+    def of(self, token):
+        return b"."
+
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[2])
+for _ in range(40):  # without the reason for this test it aborted within the first few
+    found = CTranslate2Model(Path(sys.argv[1]), tokenizer, "float32", steps=3).greedy([[4, 9, 1]], [StopAt(Piece(), (b"!",))])
+print(len(found))
+"""
+
+
+def test_a_model_may_be_dropped_right_after_an_answer_with_stop_strings(make_model, tokenizer, tmp_path):
+    """A thread of CTranslate2 that released the model's last reference would wait for itself, and abort."""
+    write_ctranslate2(make_model(True), tokenizer, tmp_path, "float32")
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    ended = subprocess.run(
+        [sys.executable, "-c", DROPPED, str(tmp_path), str(tmp_path / "tokenizer")], capture_output=True, text=True, timeout=240
+    )
+    assert (ended.returncode, ended.stdout.strip()) == (0, "1"), ended.stderr[-2000:]
 
 
 def test_a_choice_without_end_of_sequence(make_model, tokenizer, tmp_path):
