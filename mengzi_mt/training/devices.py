@@ -6,10 +6,11 @@ and sets up the process group. Wrapping is torch's own (see ``docs/design.md`` f
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
@@ -27,6 +28,12 @@ from mengzi_mt.training.shares import Share
 from mengzi_mt.training.tracking import Processes
 
 Value = TypeVar("Value")
+_OWN_BUFFERS: dict[str, Any] = (
+    {"forward_sync_buffers": False}
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
+    else {"broadcast_buffers": False}  # deprecated since torch 2.13
+)
+"""For DDP: a forward pass does not begin by sending the first process's buffers, since all processes have the same."""
 PATIENCE = timedelta(hours=1)
 """How long a process waits for the others, for instance while one writes a large checkpoint to a slow disk."""
 
@@ -94,8 +101,8 @@ class Devices:
         return DistributedDataParallel(
             module,
             device_ids=[self.device.index] if self.device.type == "cuda" else None,
-            broadcast_buffers=False,
             gradient_as_bucket_view=True,
+            **_OWN_BUFFERS,
         )
 
     @contextmanager
