@@ -92,7 +92,7 @@ def _use(model: Path) -> list[str]:
         "",
         f'mengzi = Mengzi.load("{model.name}")',
         'mengzi.sentiment("房间干净，下次还来").label',
-        'mengzi.classify("明天多云转晴，最高气温二十度", labels=["天气", "体育", "财经"]).label',
+        'mengzi.classify("昨晚的比赛打到加时，主队三分险胜", labels=["天气", "体育", "财经"]).label',
         "```",
     ]
 
