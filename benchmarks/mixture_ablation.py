@@ -53,7 +53,7 @@ class Variant:
     changes: tuple[str, ...] = ()
 
 
-BASELINE, *OTHERS = VARIANTS = (
+VARIANTS = (
     Variant("baseline"),
     Variant("random start", start=None),
     Variant("every token weighs the same", changes=("training.loss_weighting=token",)),
@@ -64,6 +64,7 @@ BASELINE, *OTHERS = VARIANTS = (
     Variant("listed labels vary", changes=("mixture.vary_choices=0.7",)),
     Variant("start with weighted windows", start="weighted"),
 )
+BASELINE = VARIANTS[0]
 LOSS = "loss"
 MEASURES = ("seen template", "unseen templates", "new tasks", LOSS)
 
@@ -76,16 +77,15 @@ class Bench:
         self.pretraining_steps, self.steps = (f"training.steps={number}" for number in steps)
         self.tasks = load_recipe(RECIPE).mixture.tasks
         self.ranked = [name for name in self.tasks if name not in GENERATED]
-        templates = {name: [one.name for one in select_templates(get_task(name), None, for_evaluation=True)] for name in self.tasks}
-        self.trained = {name: names[:-UNSEEN] for name, names in templates.items()}
-        new = {
-            name: [one.name for one in select_templates(get_task(name), None, for_evaluation=True)[:NEW_TEMPLATES]]
-            for name in NEW_TASKS
+        templates = {
+            name: [one.name for one in select_templates(get_task(name), None, for_evaluation=True)]
+            for name in (*self.tasks, *NEW_TASKS)
         }
+        self.trained = {name: templates[name][:-UNSEEN] for name in self.tasks}
         self.asked = {  # (task, template) of each measure
             "seen template": [(name, templates[name][0]) for name in self.ranked],
             "unseen templates": [(name, template) for name in self.ranked for template in templates[name][-UNSEEN:]],
-            "new tasks": [(name, template) for name in NEW_TASKS for template in new[name]],
+            "new tasks": [(name, template) for name in NEW_TASKS for template in templates[name][:NEW_TEMPLATES]],
         }
 
     def make(self, seeds: Sequence[int]) -> None:

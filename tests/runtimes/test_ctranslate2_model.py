@@ -109,7 +109,7 @@ class Piece:
         return b"."
 
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[2])
-for _ in range(40):  # without the reason for this test it aborted within the first few
+for _ in range(40):  # while the callback held the model, this aborted within the first few
     found = CTranslate2Model(Path(sys.argv[1]), tokenizer, "float32", steps=3).greedy([[4, 9, 1]], [StopAt(Piece(), (b"!",))])
 print(len(found))
 """
