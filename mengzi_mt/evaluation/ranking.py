@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
+
+from transformers import PreTrainedTokenizerBase
 
 from mengzi_mt.data.choice_trees import ChoiceTree, choice_tree
 from mengzi_mt.data.examples import TextExample
@@ -63,7 +65,8 @@ class Ranker(ABC):
         self.batch_size = batch_size
         self.batch_tokens = batch_tokens
         self.start = start
-        self._made = lru_cache(maxsize=4_096)(self._make_choices)
+        # of no method of this object: a model that is dropped must be free at once, not when garbage is collected
+        self._made = lru_cache(maxsize=4_096)(partial(_make_choices, convention.tokenizer, start))
 
     def score(self, examples: Sequence[TextExample], advance: Callable[[int], None] | None = None) -> list[ChoiceScores]:
         """Scores of every example's choices, in the examples' order.
@@ -109,11 +112,6 @@ class Ranker(ABC):
         encoded = self.convention.encode(example, self.max_input)
         return Prepared(place, encoded.inputs, self._made(example.choices, encoded.choices, where), encoded.cut)
 
-    def _make_choices(self, texts: tuple[str, ...], ids: tuple[Ids, ...], where: str) -> Choices:
-        tokenizer = self.convention.tokenizer
-        check_choices(tokenizer, texts, ids, where)
-        return Choices(ids, choice_tree(ids, self.start), tuple(with_unknown_tokens(tokenizer, ids)))
-
     def _fits(self, batch: Sequence[Prepared], item: Prepared, held: int) -> bool:
         """Whether the item may join the batch, whose inputs and trees hold so many tokens."""
         return len(batch) < self.batch_size and held + item.size <= self.batch_tokens
@@ -133,3 +131,10 @@ class Ranker(ABC):
             held += item.size
         if batch:
             yield batch
+
+
+def _make_choices(
+    tokenizer: PreTrainedTokenizerBase, start: int, texts: tuple[str, ...], ids: tuple[Ids, ...], where: str
+) -> Choices:
+    check_choices(tokenizer, texts, ids, where)
+    return Choices(ids, choice_tree(ids, start), tuple(with_unknown_tokens(tokenizer, ids)))

@@ -1,6 +1,8 @@
 """Checkpoints that are converted on the way, and exports that are not what was asked for."""
 
+import gc
 import shutil
+import weakref
 
 import pytest
 import torch
@@ -104,3 +106,21 @@ def test_a_name_that_is_nowhere_is_refused():
     with pytest.raises(InputError, match="Nothing to convert") as error:
         local_folder("nobody/nothing")
     assert "hub name" in error.value.fix
+
+
+@pytest.mark.parametrize("backend", ["torch", "ctranslate2"])
+def test_a_dropped_model_is_free_at_once(checkpoint, backend):
+    """Not when garbage is collected: that may happen in a thread of CTranslate2, which then aborts, and weights are large."""
+    if backend != "torch":
+        pytest.importorskip(backend)
+    mengzi = Mengzi.load(checkpoint, device="cpu", backend=backend)
+    mengzi.sentiment(REVIEW)
+    list(mengzi.stream("好", max_new_tokens=2))
+    scorer = weakref.ref(mengzi.scorers.scorer)
+    gc.collect()
+    gc.disable()
+    try:
+        del mengzi
+        assert scorer() is None
+    finally:
+        gc.enable()
